@@ -1,0 +1,1 @@
+"""The model itself: encoder, projector, language model, their processor and pipeline; exported with every checkpoint."""

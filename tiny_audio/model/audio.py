@@ -1,0 +1,191 @@
+"""Audio in: any file, URL, bytes or array becomes a 16 kHz mono float32 waveform, and a waveform becomes log-mel frames."""
+
+import io
+import math
+import os
+import urllib.request
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+try:
+    import av
+except ImportError:  # an exported checkpoint works without PyAV, through soundfile or transformers' own reader
+    av = None
+
+SAMPLING_RATE = 16_000  # Hz, the rate of every encoder here
+HOP_LENGTH = 160  # samples between two mel frames: 100 frames a second
+N_FFT = 400  # samples, 25 ms
+AudioSource = Any  # path | URL | bytes | binary file | {"array", "sampling_rate"} | array of 16 kHz samples
+
+
+def load_audio(source: AudioSource, sampling_rate: int | None = None) -> np.ndarray:
+    """Read audio of any common form as one 16 kHz mono waveform.
+
+    Args:
+        source: path, http(s) URL, encoded bytes, binary file object, `{"array", "sampling_rate"}`, or a bare array,
+            which is taken as 16 kHz unless `sampling_rate` says otherwise. Arrays are (samples,), (samples, channels)
+            or (channels, samples); the longer axis is time, channels are averaged.
+        sampling_rate: of a bare array, Hz.
+
+    Returns:
+        float32 (samples,), 16 kHz.
+
+    Raises:
+        ValueError: not audio, no samples, NaN or infinite samples. OSError: missing or unreadable file or URL.
+    """
+    blocks = list(stream_audio(source, sampling_rate))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def stream_audio(source: AudioSource, sampling_rate: int | None = None, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
+    """Like `load_audio`, a block of `block_seconds` at a time: memory stays bounded however long the audio is."""
+    total = 0
+    for block in _blocks(source, sampling_rate, int(block_seconds * SAMPLING_RATE)):
+        if not np.isfinite(block).all():
+            raise ValueError(f"{_name(source)} holds NaN or infinite samples; audio must be finite. Re-export the file.")
+        total += len(block)
+        yield block
+    if total == 0:
+        raise ValueError(f"{_name(source)} holds no audio samples; expected speech. Check how the file was written.")
+
+
+def log_mel(waveform: np.ndarray, mel_filters: torch.Tensor, window_samples: int) -> torch.Tensor:
+    """Log-mel frames of one clip, equal to the first frames that WhisperFeatureExtractor gives for it padded to 30 s.
+
+    Args:
+        waveform: (samples,) at 16 kHz.
+        mel_filters: (201, mels) float32.
+        window_samples: the encoder's window; zeros are appended up to it, as the extractor's padding would.
+
+    Returns:
+        (mels, samples // 160) float32; whatever else stands in the batch changes nothing.
+    """
+    samples = len(waveform)
+    padded = torch.zeros(max(min(samples + N_FFT, window_samples), samples, N_FFT))
+    padded[:samples] = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
+    stft = torch.stft(padded, N_FFT, HOP_LENGTH, window=torch.hann_window(N_FFT), return_complex=True)
+    power = (stft[:, :-1].abs() ** 2).contiguous()
+    log_spec = torch.clamp(mel_filters.T @ power, min=1e-10).log10()
+    log_spec = torch.maximum(log_spec, log_spec.max() - 8.0)
+    return ((log_spec + 4.0) / 4.0)[:, : samples // HOP_LENGTH]
+
+
+def _blocks(source: AudioSource, sampling_rate: int | None, block_samples: int) -> Iterator[np.ndarray]:
+    if isinstance(source, dict) and source.get("array") is not None:
+        source, sampling_rate = source["array"], source.get("sampling_rate", sampling_rate)
+    elif isinstance(source, dict):
+        source = source.get("bytes") or source.get("path")
+    if isinstance(source, (np.ndarray, torch.Tensor, list, tuple)):
+        yield from _array_blocks(source, sampling_rate or SAMPLING_RATE, block_samples)
+    else:
+        yield from _decoded_blocks(source, block_samples)
+
+
+def _array_blocks(source, sampling_rate: int, block_samples: int) -> Iterator[np.ndarray]:
+    array = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else np.asarray(source)
+    if np.issubdtype(array.dtype, np.integer):
+        array = array.astype(np.float32) / np.iinfo(array.dtype).max
+    array = array.astype(np.float32, copy=False)
+    if array.ndim == 2:
+        array = array.mean(axis=int(np.argmin(array.shape)))
+    if array.ndim != 1:
+        raise ValueError(f"The array has the shape {array.shape}; expected (samples,) or (samples, channels).")
+    array = _resample(array, sampling_rate)
+    yield from (array[start : start + block_samples] for start in range(0, len(array), block_samples))
+
+
+def _resample(array: np.ndarray, sampling_rate: int) -> np.ndarray:
+    if sampling_rate == SAMPLING_RATE or array.size == 0:
+        return array
+    if sampling_rate <= 0:
+        raise ValueError(f"The sampling rate is {sampling_rate} Hz; expected a positive number.")
+    if av is None:  # band-limited by the transform itself: a clip is short enough for one
+        spectrum = np.fft.rfft(array)
+        samples = math.ceil(len(array) * SAMPLING_RATE / sampling_rate)
+        return np.fft.irfft(spectrum[: samples // 2 + 1], samples).astype(np.float32) * (samples / len(array))
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(array[None]), format="fltp", layout="mono")
+    frame.sample_rate = sampling_rate
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLING_RATE)
+    return np.concatenate([out.to_ndarray()[0] for part in (frame, None) for out in resampler.resample(part)])
+
+
+def _decoded_blocks(source, block_samples: int) -> Iterator[np.ndarray]:
+    name, file = _name(source), _open(source)
+    decode = _decode_av if av is not None else _decode_without_av
+    pending: list[np.ndarray] = []
+    count = 0
+    with file:
+        for piece in decode(file, name):
+            pending.append(piece)
+            count += len(piece)
+            if count >= block_samples:
+                joined = np.concatenate(pending)
+                yield joined[:block_samples]
+                pending, count = [joined[block_samples:]], count - block_samples
+    if count:
+        yield np.concatenate(pending)
+
+
+def _decode_av(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLING_RATE)
+    try:
+        with av.open(file, metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise ValueError(f"{name} has no audio track; expected an audio file.")
+            for frame in container.decode(container.streams.audio[0]):
+                yield from (out.to_ndarray()[0] for out in resampler.resample(frame))
+            yield from (out.to_ndarray()[0] for out in resampler.resample(None))
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{name} is not readable audio ({error.strerror}); expected WAV, FLAC, MP3, Ogg, M4A….") from error
+
+
+def _decode_without_av(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
+    data = file.read()
+    try:
+        import soundfile
+    except ImportError:
+        from transformers.pipelines.audio_utils import ffmpeg_read
+
+        yield ffmpeg_read(data, SAMPLING_RATE)
+        return
+    try:
+        array, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{name} is not readable audio ({error}); expected WAV, FLAC, MP3 or Ogg.") from error
+    yield _resample(array.mean(axis=1), rate)
+
+
+def _open(source) -> BinaryIO:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        if not source:
+            raise ValueError("The audio is empty (0 bytes); expected an encoded audio file.")
+        return io.BytesIO(source)
+    if isinstance(source, (str, os.PathLike)):
+        return _open_path(os.fspath(source))
+    if hasattr(source, "read"):
+        return source
+    raise ValueError(f"Audio was given as {type(source).__name__}; expected a path, URL, bytes, file, array or dict.")
+
+
+def _open_path(path: str) -> BinaryIO:
+    if path.startswith(("http://", "https://")):
+        return io.BytesIO(urllib.request.urlopen(path, timeout=60).read())
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder; expected an audio file.")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path} does not exist; expected an audio file.")
+    if os.path.getsize(path) == 0:
+        raise ValueError(f"{path} is empty (0 bytes); expected an audio file.")
+    try:
+        return open(path, "rb")
+    except PermissionError as error:
+        raise PermissionError(f"{path} may not be read; give yourself read permission.") from error
+
+
+def _name(source) -> str:
+    if isinstance(source, dict):
+        return source.get("path") or "The audio"
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "The audio"
