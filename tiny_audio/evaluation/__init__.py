@@ -1,0 +1,1 @@
+"""Evaluation: recognisers, scores, the results folder, the run and its report."""

@@ -1,0 +1,134 @@
+"""Scores: word and character errors of each clip, pooled error rates, and the bootstrap interval of the WER."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jiwer
+import numpy as np
+
+INTERVAL_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class ClipScore:
+    """Error counts of one clip, after normalisation."""
+
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int  # of the reference
+    character_errors: int
+    characters: int  # of the reference
+
+    @property
+    def errors(self) -> int:
+        """Word errors."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def wer(self) -> float:
+        """Word error rate as a fraction; words invented on an empty reference count one whole error each."""
+        return error_rate(self.errors, self.words)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Error counts of a set of clips, and the rates pooled over it (fractions: 0.08 is 8 %)."""
+
+    clips: tuple[ClipScore, ...]
+
+    @property
+    def substitutions(self) -> int:
+        return sum(clip.substitutions for clip in self.clips)
+
+    @property
+    def deletions(self) -> int:
+        return sum(clip.deletions for clip in self.clips)
+
+    @property
+    def insertions(self) -> int:
+        return sum(clip.insertions for clip in self.clips)
+
+    @property
+    def words(self) -> int:
+        """Reference words."""
+        return sum(clip.words for clip in self.clips)
+
+    @property
+    def wer(self) -> float:
+        """All word errors over all reference words."""
+        return error_rate(sum(clip.errors for clip in self.clips), self.words)
+
+    @property
+    def cer(self) -> float:
+        """All character errors over all reference characters, spaces between words included."""
+        return error_rate(
+            sum(clip.character_errors for clip in self.clips), sum(clip.characters for clip in self.clips)
+        )
+
+    def wer_interval(self) -> tuple[float, float]:
+        """The 95 % bootstrap interval of `wer` over the clips."""
+        return bootstrap_interval([clip.errors for clip in self.clips], [clip.words for clip in self.clips])
+
+
+def error_rate(errors: int, units: int) -> float:
+    """`errors / units`; without any reference unit every error counts as a whole one, so inventions never score 0."""
+    return errors / max(units, 1)
+
+
+def score(references: Sequence[str], hypotheses: Sequence[str], normalizer: Callable[[str], str]) -> Scores:
+    """Compare each hypothesis with its reference, both normalised once.
+
+    Empty references are scored: their hypothesis' words are insertions. Runs in time linear in the number of clips.
+
+    Raises:
+        ValueError: if there is not one hypothesis for each reference, or no reference at all.
+    """
+    if len(references) != len(hypotheses):
+        raise ValueError(f"Found {len(references)} references and {len(hypotheses)} hypotheses, expected as many.")
+    if not references:
+        raise ValueError("Nothing to score: expected at least one reference.")
+    pairs = [(_fold(normalizer(r)), _fold(normalizer(h))) for r, h in zip(references, hypotheses, strict=True)]
+    return Scores(tuple(_score_clip(reference, hypothesis) for reference, hypothesis in pairs))
+
+
+def bootstrap_interval(
+    errors: Sequence[int], words: Sequence[int], resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of pooled errors / words when clips are drawn anew with replacement (percentile bootstrap).
+
+    Args:
+        errors: word errors of each clip, shape (clips,).
+        words: reference words of each clip, shape (clips,).
+    """
+    errors_of, words_of = np.asarray(errors, np.float64), np.asarray(words, np.float64)
+    rng = np.random.default_rng(seed)
+    rates = np.empty(resamples)
+    block = max(1, 4_000_000 // max(len(errors_of), 1))  # bounds the memory of the draws to about 32 MB
+    for start in range(0, resamples, block):
+        draws = rng.integers(len(errors_of), size=(min(block, resamples - start), len(errors_of)))
+        rates[start : start + len(draws)] = _rates(errors_of[draws], words_of[draws])
+    tail = 100 * (1 - INTERVAL_LEVEL) / 2
+    low, high = np.percentile(rates, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _rates(errors: np.ndarray, words: np.ndarray) -> np.ndarray:
+    return errors.sum(axis=1) / words.sum(axis=1).clip(min=1)
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _score_clip(reference: str, hypothesis: str) -> ClipScore:
+    words = jiwer.process_words(reference, hypothesis)
+    letters = jiwer.process_characters(reference, hypothesis)
+    return ClipScore(
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        words=words.hits + words.substitutions + words.deletions,
+        character_errors=letters.substitutions + letters.deletions + letters.insertions,
+        characters=letters.hits + letters.substitutions + letters.deletions,
+    )
