@@ -40,37 +40,45 @@ def load_audio(source: AudioSource, sampling_rate: int | None = None) -> np.ndar
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def stream_audio(source: AudioSource, sampling_rate: int | None = None, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
+def stream_audio(
+    source: AudioSource, sampling_rate: int | None = None, block_seconds: float = 30.0
+) -> Iterator[np.ndarray]:
     """Like `load_audio`, a block of `block_seconds` at a time: memory stays bounded however long the audio is."""
     total = 0
     for block in _blocks(source, sampling_rate, int(block_seconds * SAMPLING_RATE)):
         if not np.isfinite(block).all():
-            raise ValueError(f"{_name(source)} holds NaN or infinite samples; audio must be finite. Re-export the file.")
+            raise ValueError(
+                f"{_name(source)} holds NaN or infinite samples; audio must be finite. Re-export the file."
+            )
         total += len(block)
         yield block
     if total == 0:
         raise ValueError(f"{_name(source)} holds no audio samples; expected speech. Check how the file was written.")
 
 
-def log_mel(waveform: np.ndarray, mel_filters: torch.Tensor, window_samples: int) -> torch.Tensor:
-    """Log-mel frames of one clip, equal to the first frames that WhisperFeatureExtractor gives for it padded to 30 s.
+def log_mel(
+    waveform: np.ndarray, mel_filters: torch.Tensor, window_samples: int, full_window: bool = False
+) -> torch.Tensor:
+    """Log-mel frames of one clip as WhisperFeatureExtractor gives them for it padded to the window with zeros.
 
     Args:
         waveform: (samples,) at 16 kHz.
         mel_filters: (201, mels) float32.
-        window_samples: the encoder's window; zeros are appended up to it, as the extractor's padding would.
+        window_samples: the encoder's window, at which the extractor's own zeros end.
+        full_window: keep the frames of the padding too.
 
     Returns:
-        (mels, samples // 160) float32; whatever else stands in the batch changes nothing.
+        (mels, samples // 160) float32, or (mels, window_samples // 160); whatever else stands in the batch changes nothing.
     """
     samples = len(waveform)
-    padded = torch.zeros(max(min(samples + N_FFT, window_samples), samples, N_FFT))
+    size = window_samples if full_window else min(samples + N_FFT, window_samples)
+    padded = torch.zeros(max(size, samples, N_FFT))
     padded[:samples] = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
     stft = torch.stft(padded, N_FFT, HOP_LENGTH, window=torch.hann_window(N_FFT), return_complex=True)
     power = (stft[:, :-1].abs() ** 2).contiguous()
     log_spec = torch.clamp(mel_filters.T @ power, min=1e-10).log10()
-    log_spec = torch.maximum(log_spec, log_spec.max() - 8.0)
-    return ((log_spec + 4.0) / 4.0)[:, : samples // HOP_LENGTH]
+    log_spec = (torch.maximum(log_spec, log_spec.max() - 8.0) + 4.0) / 4.0
+    return log_spec if full_window else log_spec[:, : samples // HOP_LENGTH]
 
 
 def _blocks(source: AudioSource, sampling_rate: int | None, block_samples: int) -> Iterator[np.ndarray]:
@@ -139,7 +147,9 @@ def _decode_av(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
                 yield from (out.to_ndarray()[0] for out in resampler.resample(frame))
             yield from (out.to_ndarray()[0] for out in resampler.resample(None))
     except av.error.FFmpegError as error:
-        raise ValueError(f"{name} is not readable audio ({error.strerror}); expected WAV, FLAC, MP3, Ogg, M4A….") from error
+        raise ValueError(
+            f"{name} is not readable audio ({error.strerror}); expected WAV, FLAC, MP3, Ogg, M4A…."
+        ) from error
 
 
 def _decode_without_av(file: BinaryIO, name: str) -> Iterator[np.ndarray]:

@@ -9,7 +9,6 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.utils import logging
 
 WINDOW_SAMPLES = 480_000  # 30 s at 16 kHz: what Whisper's and GLM-ASR's encoders were trained on
-WINDOW_FRAMES = 3_000  # mel frames of 30 s
 
 
 def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
@@ -158,10 +157,12 @@ def load_encoder(path: str, padding: str, **load_kwargs) -> EncoderAdapter:
     Raises:
         ValueError: the checkpoint lacks some of the encoder's tensors (they are named).
     """
-    hub_kwargs = {key: value for key, value in load_kwargs.items() if key not in ("dtype", "device_map", "attn_implementation")}
+    hub_kwargs = {
+        key: value for key, value in load_kwargs.items() if key not in ("dtype", "device_map", "attn_implementation")
+    }
     config = AutoConfig.from_pretrained(path, **hub_kwargs)
     adapter = adapter_for(config)
-    with _quiet_transformers():  # it lists the larger checkpoint's other tensors; what matters is checked below
+    with quiet_transformers():  # it lists the larger checkpoint's other tensors; what matters is checked below
         encoder, info = _model_class(config).from_pretrained(
             path,
             config=adapter.encoder_config(config),
@@ -172,18 +173,23 @@ def load_encoder(path: str, padding: str, **load_kwargs) -> EncoderAdapter:
     encoder._weight_conversions = []  # saved under the encoder's own names, not the larger checkpoint's
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
-        raise ValueError(f"{path} lacks {len(missing)} encoder tensors ({', '.join(missing[:3])}…); it is not this encoder.")
+        raise ValueError(
+            f"{path} lacks {len(missing)} encoder tensors ({', '.join(missing[:3])}…); it is not this encoder."
+        )
     return adapter(encoder, padding)
 
 
 @contextmanager
-def _quiet_transformers():
-    verbosity = logging.get_verbosity()
+def quiet_transformers():
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _model_class(config: PretrainedConfig):

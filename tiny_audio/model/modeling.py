@@ -1,0 +1,448 @@
+"""ASRModel: a frozen audio encoder, a trained projector and a language model, joined into one speech recogniser."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .audio import SAMPLING_RATE, AudioSource, stream_audio
+from .config import ASRConfig
+from .encoders import EncoderAdapter, build_encoder, length_mask
+from .loading import (
+    AUTO_MAP,
+    CUSTOM_PIPELINES,
+    DECODER_FOLDER,
+    ENCODER_FOLDER,
+    HUB_KEYS,
+    explained,
+    export_code,
+    load_decoder_part,
+    load_encoder_part,
+    load_trained_tensors,
+    part_location,
+    save_part,
+    save_trained_tensors,
+)
+from .processor import IGNORED_LABEL, ASRProcessor
+from .projectors import build_projector
+from .segment import Window, split_windows
+from .streaming import stream_text
+
+# what AutoModel and pipeline() pass along that has no meaning here
+_IGNORED_LOAD_KEYS = {
+    "trust_remote_code",
+    "code_revision",
+    "_from_auto",
+    "_from_pipeline",
+    "_commit_hash",
+    "adapter_kwargs",
+}
+
+
+@dataclass
+class ASROutput(ModelOutput):
+    """Loss (scalar, mean over the labels) with the number of labels, or logits (batch, tokens, vocabulary)."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    num_label_tokens: torch.Tensor | None = None
+
+
+@dataclass
+class Segment:
+    """The text of one window of a recording, with its bounds in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+class ASRModel(PreTrainedModel):
+    """Speech recogniser: waveform → encoder → projector → language model → text.
+
+    `from_pretrained` loads a checkpoint, `from_parts` joins pretrained parts with a fresh projector, and the
+    constructor builds all from configs with random weights.
+    """
+
+    config_class = ASRConfig
+    main_input_name = "input_features"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _no_split_modules: list[str] = []
+
+    def __init__(
+        self,
+        config: ASRConfig,
+        encoder: EncoderAdapter | None = None,
+        language_model: nn.Module | None = None,
+        processor: ASRProcessor | None = None,
+    ):
+        super().__init__(config)
+        if encoder is None:
+            encoder = build_encoder(config.audio_config, config.encoder_padding)
+        if language_model is None:
+            language_model = AutoModelForCausalLM.from_config(config.text_config)
+        config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
+        self.encoder = encoder
+        self.language_model = language_model
+        self.projector = build_projector(config)
+        self.processor = processor
+        self._sources: dict[str, tuple[str, str]] = {}  # where each part was loaded from
+        self.freeze()
+
+    # ---- loading and saving
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *args,
+        config: ASRConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        device_map=None,
+        quantization_config=None,
+        attn_implementation: str | None = None,
+        subfolder: str = "",
+        revision: str | None = None,
+        **kwargs,
+    ) -> "ASRModel":
+        """Load a checkpoint: its own tensors, and encoder and language model from inside it or from their own ids.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id; `subfolder`, `revision`, `token`, `cache_dir` as usual.
+            dtype: of all parts; None or "auto": the checkpoint's `model_dtype`.
+            device_map, quantization_config: for the language model; the other parts go to the device of its embeddings.
+            attn_implementation: of both pretrained parts; None lets transformers choose what runs here.
+
+        Raises:
+            ValueError: tensors missing, unexpected or of a wrong shape. OSError: not found.
+        """
+        path = str(pretrained_model_name_or_path)
+        hub = _hub_arguments(kwargs)
+        with explained(path, "a checkpoint"):
+            config = config or ASRConfig.from_pretrained(path, subfolder=subfolder, revision=revision, **hub)
+        parts = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
+        llm_only = {"quantization_config": quantization_config}
+        model = cls._join(config, path, subfolder, {**hub, "revision": revision}, parts, llm_only)
+        load_trained_tensors(model, path, subfolder, revision=revision, **hub)
+        return model.eval()
+
+    @classmethod
+    def from_parts(
+        cls,
+        config: ASRConfig,
+        *,
+        dtype: torch.dtype | str | None = None,
+        device_map=None,
+        quantization_config=None,
+        attn_implementation: str | None = None,
+        **hub,
+    ) -> "ASRModel":
+        """Join the pretrained parts that `config.audio_model_id` and `config.text_model_id` name by a new projector."""
+        parts = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
+        model = cls._join(config, None, "", _hub_arguments(hub), parts, {"quantization_config": quantization_config})
+        model.match_embedding_scale()
+        return model
+
+    @classmethod
+    def _join(
+        cls, config: ASRConfig, checkpoint: str | None, subfolder: str, hub: dict, parts: dict, llm_only: dict
+    ) -> "ASRModel":
+        encoder_at = part_location(config, checkpoint, subfolder, ENCODER_FOLDER)
+        decoder_at = part_location(config, checkpoint, subfolder, DECODER_FOLDER)
+        if parts["dtype"] in (None, "auto"):
+            parts = {**parts, "dtype": config.model_dtype}
+        dtype = getattr(torch, parts["dtype"]) if isinstance(parts["dtype"], str) else parts["dtype"]
+        # a revision names a commit of the checkpoint's repository, not of its parts' own
+        own = {key: value for key, value in hub.items() if key != "revision"}
+        encoder_hub, decoder_hub = (hub if at[0] == checkpoint else own for at in (encoder_at, decoder_at))
+        decoder_kwargs = {
+            key: value for key, value in {**parts, **llm_only, **decoder_hub}.items() if value is not None
+        }
+        encoder_kwargs = {key: value for key, value in {**parts, **encoder_hub}.items() if value is not None}
+        encoder_kwargs.pop("device_map", None)
+        language_model = load_decoder_part(decoder_at, **decoder_kwargs)
+        encoder = load_encoder_part(config, encoder_at, **encoder_kwargs)
+        config.audio_config, config.text_config = encoder.encoder.config, language_model.config
+        config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
+        processor = _load_processor(config, checkpoint, subfolder, hub, encoder_at, decoder_at, own)
+        model = cls(config, encoder, language_model, processor)
+        model.projector.to(dtype)
+        if parts["device_map"] is not None:
+            device = language_model.get_input_embeddings().weight.device
+            model.encoder.to(device)
+            model.projector.to(device)
+        model._sources = {ENCODER_FOLDER: encoder_at, DECODER_FOLDER: decoder_at}
+        return model
+
+    def save_pretrained(self, save_directory: str | os.PathLike, self_contained: bool | None = None, **kwargs) -> None:
+        """Write a checkpoint: the trained tensors, config, processor and this package's code.
+
+        Args:
+            save_directory: folder, made if need be.
+            self_contained: also write the encoder and language model into it; None: as `config.self_contained` says.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self_contained is not None:
+            self.config.self_contained = self_contained
+        if self.config.self_contained:
+            processor, source = self.processor, self._sources.get
+            save_part(
+                self.encoder.encoder, processor.feature_extractor, source(ENCODER_FOLDER), folder / ENCODER_FOLDER
+            )
+            save_part(self.language_model, processor.tokenizer, source(DECODER_FOLDER), folder / DECODER_FOLDER)
+        self.processor.save_pretrained(folder)
+        export_code(folder)
+        self.config.auto_map, self.config.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(folder)
+        save_trained_tensors(self, folder)
+
+    def match_embedding_scale(self) -> None:
+        """Start the projected audio at the scale of the token embeddings: further off, training takes long to take off."""
+        weight = self.language_model.get_input_embeddings().weight
+        output_norm = getattr(self.projector, "norm_2", None)
+        if output_norm is not None:
+            nn.init.constant_(output_norm.weight, weight.detach().float().pow(2).mean().sqrt().item())
+
+    def freeze(self) -> None:
+        """Let only the trained parts have gradients."""
+        self.encoder.requires_grad_(False)
+        self.language_model.requires_grad_(not self.config.freeze_language_model)
+        self.projector.requires_grad_(not self.config.freeze_projector)
+
+    def train(self, mode: bool = True) -> "ASRModel":
+        """As nn.Module's; frozen parts stay in inference mode, without dropout."""
+        super().train(mode)
+        self.encoder.eval()
+        if self.config.freeze_language_model:
+            self.language_model.eval()
+        return self
+
+    # ---- computing
+
+    def encode_audio(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Audio tokens of a batch.
+
+        Args:
+            features: (batch, mels, frames) or (batch, samples). mask: (batch, frames or samples), 1 where there is audio.
+
+        Returns:
+            Embeddings (batch, tokens, llm_dim) and how many of them are each clip's own (batch,).
+        """
+        with torch.no_grad():
+            frames, lengths = self.encoder(features, mask.sum(-1))
+        weight = next(self.projector.parameters())
+        embeddings = self.projector(frames.to(weight.dtype), length_mask(lengths, frames.shape[1]))
+        return embeddings, self.projector.output_length(lengths)
+
+    def embed(self, input_ids: torch.Tensor, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Token embeddings (batch, tokens, llm_dim) in which the audio stands where `<audio>` stood.
+
+        Raises:
+            ValueError: a clip's placeholders are not as many as its audio tokens.
+        """
+        embeddings, counts = self.encode_audio(features, mask)
+        placeholder = input_ids == self.config.audio_token_id
+        if not torch.equal(placeholder.sum(-1), counts.to(input_ids.device)):
+            raise ValueError(
+                f"The prompts hold {placeholder.sum(-1).tolist()} {'<audio>'} tokens, the clips give {counts.tolist()}; "
+                "make both with the same ASRProcessor."
+            )
+        tokens = self.language_model.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
+        audio = embeddings[length_mask(counts, embeddings.shape[1])]
+        return tokens.masked_scatter(placeholder[..., None], audio.to(tokens.dtype))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
+        audio_attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs,
+    ) -> ASROutput:
+        """One pass over prompts (and answers).
+
+        Args:
+            input_ids, attention_mask, labels: (batch, tokens); labels -100 where there is no loss.
+            input_features (batch, mels, frames) or input_values (batch, samples), with audio_attention_mask.
+
+        Returns:
+            With labels: the loss, computed only where labels stand, so that no (tokens × vocabulary) tensor exists for
+            the rest. Without: the logits of every position.
+        """
+        features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
+        embeddings = self.embed(input_ids, features, mask)
+        if labels is None:
+            output = self.language_model(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False)
+            return ASROutput(logits=output.logits)
+        decoder = self.language_model.get_decoder()
+        hidden = decoder(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        targets = labels[:, 1:]
+        wanted = targets != IGNORED_LABEL
+        logits = self.language_model.get_output_embeddings()(hidden[:, :-1][wanted])
+        loss = F.cross_entropy(logits.float(), targets[wanted])
+        return ASROutput(loss=loss, num_label_tokens=wanted.sum())
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_features: torch.Tensor | None = None,
+        audio_attention_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
+        **generation,
+    ) -> torch.Tensor:
+        """Decode a batch.
+
+        Args:
+            input_features or input_values, audio_attention_mask: as `forward`; without a mask all of it is audio.
+            input_ids, attention_mask: left-padded prompts; made by the processor, one a clip, where absent (then
+                `attention_mask` may also be the audio's).
+            generation: any parameter of transformers' `generate`.
+
+        Returns:
+            The new tokens only, (batch, new tokens).
+        """
+        features = input_features if input_features is not None else input_values
+        if input_ids is None and attention_mask is not None and audio_attention_mask is None:
+            if attention_mask.shape[-1] == features.shape[-1]:
+                audio_attention_mask = attention_mask
+            elif len(features) > 1:
+                raise ValueError("generate() got several clips without audio_attention_mask; pass the processor's.")
+        features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
+        if input_ids is None:
+            prompts = self.processor.prompts([self.processor.tokens_of_features(n) for n in mask.sum(-1).tolist()])
+            input_ids, attention_mask = prompts["input_ids"], prompts["attention_mask"]
+        device = self.language_model.get_input_embeddings().weight.device
+        input_ids, attention_mask = input_ids.to(device), attention_mask.to(device)
+        embeddings = self.embed(input_ids, features.to(device), mask.to(device))
+        return self.language_model.generate(
+            inputs_embeds=embeddings, attention_mask=attention_mask, **self._generation_arguments(generation)
+        )
+
+    def generate_streaming(self, *args, **generation) -> Iterator[str]:
+        """As `generate`, for one clip, yielding pieces of text as they come; an error is raised here, in the consumer."""
+        return stream_text(partial(self.generate, *args, **generation), self.processor.decode)
+
+    def _generation_arguments(self, given: dict) -> dict:
+        tokenizer, own_end = self.processor.tokenizer, self.language_model.generation_config.eos_token_id
+        ends = {tokenizer.eos_token_id, *(own_end if isinstance(own_end, list) else [own_end])} - {None}
+        arguments = {
+            **self.config.generation_defaults(),
+            "eos_token_id": sorted(ends),
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        if self.config.audio_token_id < self.language_model.get_input_embeddings().num_embeddings:
+            arguments["suppress_tokens"] = [self.config.audio_token_id]
+        return {**{key: value for key, value in arguments.items() if value is not None}, **given}
+
+    # ---- transcribing
+
+    def transcribe(self, audio: AudioSource | list[AudioSource], batch_size: int = 8, **generation) -> str | list[str]:
+        """Audio of any length to text.
+
+        Args:
+            audio: what `load_audio` reads (a bare array is 16 kHz), or a list of such.
+            batch_size: windows decoded at a time; it changes the speed, not the text.
+            generation: any parameter of transformers' `generate`.
+
+        Returns:
+            One text, or a list in the order of the clips.
+        """
+        clips = audio if _is_batch(audio) else [audio]
+        texts: list[list[str]] = [[] for _ in clips]
+        windows = ((index, window) for index, clip in enumerate(clips) for window in self._windows(clip))
+        for index, segment in self._decode(windows, batch_size, generation):
+            texts[index].append(segment.text)
+        joined = [" ".join(filter(None, parts)) for parts in texts]
+        return joined if _is_batch(audio) else joined[0]
+
+    def transcribe_segments(self, audio: AudioSource, batch_size: int = 8, **generation) -> Iterator[Segment]:
+        """One recording window by window, with the bounds of each in seconds; memory stays bounded."""
+        windows = ((0, window) for window in self._windows(audio))
+        return (segment for _, segment in self._decode(windows, batch_size, generation))
+
+    def stream_transcribe(self, audio: AudioSource, **generation) -> Iterator[str]:
+        """One recording as pieces of text while they are decoded."""
+        separator = ""
+        for window in self._windows(audio):
+            if window.silent:
+                continue
+            inputs = self.processor(window.waveform)
+            inputs = {name: inputs[name] for name in (self.encoder.input_name, "audio_attention_mask")}
+            for piece in self.generate_streaming(**inputs, **generation):
+                yield separator + piece
+                separator = ""
+            separator = " "
+
+    def _windows(self, audio: AudioSource) -> Iterator[Window]:
+        return split_windows(stream_audio(audio), self.processor.max_samples)
+
+    def _decode(
+        self, windows: Iterable[tuple[int, Window]], batch_size: int, generation: dict
+    ) -> Iterator[tuple[int, Segment]]:
+        windows = iter(windows)
+        while batch := list(islice(windows, batch_size)):
+            texts = iter(self.texts([window.waveform for _, window in batch if not window.silent], generation))
+            for index, window in batch:
+                start, end = window.start / SAMPLING_RATE, (window.start + len(window.waveform)) / SAMPLING_RATE
+                yield index, Segment("" if window.silent else next(texts), start, end)
+
+    @torch.no_grad()
+    def texts(self, waveforms: list[np.ndarray], generation: dict) -> list[str]:
+        """One batch of 16 kHz waveforms, each at most a window long, to texts."""
+        if not waveforms:
+            return []
+        inputs = self.processor(waveforms)
+        return self.processor.batch_decode(self.generate(**inputs, **generation))
+
+
+def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:
+    return encoder.dim(encoder.encoder.config), language_model.get_input_embeddings().embedding_dim
+
+
+def _load_processor(config, checkpoint, subfolder, hub, encoder_at, decoder_at, own_hub) -> ASRProcessor:
+    if checkpoint is not None:
+        return ASRProcessor.from_pretrained(checkpoint, config=config, subfolder=subfolder, **hub)
+    tokenizer = AutoTokenizer.from_pretrained(decoder_at[0], subfolder=decoder_at[1], **own_hub)
+    extractor = AutoFeatureExtractor.from_pretrained(encoder_at[0], subfolder=encoder_at[1], **own_hub)
+    return ASRProcessor(config, tokenizer, extractor)
+
+
+def _hub_arguments(kwargs: dict) -> dict:
+    unknown = kwargs.keys() - set(HUB_KEYS) - _IGNORED_LOAD_KEYS
+    if unknown:
+        raise TypeError(f"from_pretrained() got unknown arguments: {', '.join(sorted(unknown))}.")
+    return {key: kwargs[key] for key in HUB_KEYS if kwargs.get(key) is not None}
+
+
+def _audio_inputs(input_features, input_values, mask) -> tuple[torch.Tensor, torch.Tensor]:
+    features = input_features if input_features is not None else input_values
+    if features is None:
+        raise ValueError("No audio came with the call; pass the processor's input_features (or input_values).")
+    if mask is None:
+        mask = torch.ones(features.shape[0], features.shape[-1], dtype=torch.long, device=features.device)
+    return features, mask
+
+
+def _is_batch(audio) -> bool:
+    return isinstance(audio, (list, tuple)) and not (
+        len(audio) > 0 and np.isscalar(audio[0]) and not isinstance(audio[0], str)
+    )
+
+
+AutoConfig.register(ASRConfig.model_type, ASRConfig, exist_ok=True)
