@@ -1,0 +1,64 @@
+"""Public names of tiny-audio, each loaded on first use, so that `import tiny_audio` costs milliseconds."""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .embedded import embedded
+    from .model.audio import load_audio
+    from .model.config import ASRConfig
+    from .model.modeling import ASRModel
+    from .model.pipeline import ASRPipeline
+    from .model.processor import ASRProcessor
+    from .model.projectors import PROJECTOR_CLASSES
+    from .transcription import transcribe
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ASRModel": "model.modeling",
+    "ASRConfig": "model.config",
+    "ASRProcessor": "model.processor",
+    "ASRPipeline": "model.pipeline",
+    "PROJECTOR_CLASSES": "model.projectors",
+    "load_audio": "model.audio",
+    "transcribe": "transcription",
+    "embedded": "embedded",
+}
+
+__all__ = [
+    "PROJECTOR_CLASSES",
+    "ASRConfig",
+    "ASRModel",
+    "ASRPipeline",
+    "ASRProcessor",
+    "embedded",
+    "load_audio",
+    "transcribe",
+]
+
+
+class _Package(ModuleType):
+    """Keeps `tiny_audio.embedded` the function: importing the folder of that name would put the module there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "embedded" and isinstance(value, ModuleType):
+            value = value.embedded
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

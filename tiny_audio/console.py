@@ -1,0 +1,99 @@
+"""The one output helper: results to stdout, messages and progress to stderr, plain text when not on a terminal."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 200  # columns of a table that goes into a file or a pipe
+PLAIN_PROGRESS_SECONDS = 10.0
+
+
+def out(text: str = "", end: str = "\n") -> None:
+    """A result, on stdout, at once."""
+    print(text, end=end, flush=True)
+
+
+def say(text: str = "") -> None:
+    """A message for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """`Warning: …` on stderr."""
+    say(f"Warning: {text}")
+
+
+def error(text: str) -> None:
+    """`Error: …` on stderr, for one bad item among many; what ends the command is raised instead."""
+    say(f"Error: {text}")
+
+
+def rich_console(stream: TextIO | None = None) -> "Console":
+    """A Rich console on `stream` (stderr), without markup; wide and colourless when it is no terminal."""
+    from rich.console import Console
+
+    stream = stream or sys.stderr
+    width = None if stream.isatty() else PLAIN_WIDTH
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", right: Sequence[str] = ()) -> None:
+    """Prints a table on stdout; the columns named in `right` are aligned to the right, a None is an empty cell."""
+    from rich import box
+    from rich.table import Table
+
+    terminal = sys.stdout.isatty()
+    drawn = Table(title=title or None, title_justify="left", box=box.SIMPLE if terminal else None, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    sys.stdout.flush()
+    rich_console(sys.stdout).print(drawn)
+
+
+class Progress:
+    """A bar on a terminal, a line now and then elsewhere; made by `progress`."""
+
+    def __init__(self, description: str, total: float | None):
+        self.description, self.total = description, total
+        self.done = 0.0
+        self._bar: Any = None
+        self._task: Any = None
+        self._said = time.monotonic()
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        """Counts `amount` as done and shows `note` beside it."""
+        self.done += amount
+        if self._bar is not None:
+            self._bar.update(self._task, advance=amount, note=note)
+        elif time.monotonic() - self._said >= PLAIN_PROGRESS_SECONDS:
+            self._said = time.monotonic()
+            of = "" if self.total is None else f"/{self.total:g}"
+            say(f"{self.description} {self.done:g}{of} {note}".rstrip())
+
+
+@contextmanager
+def progress(description: str, total: float | None = None) -> Iterator[Progress]:
+    """Shows how far a loop is, on stderr: `with progress("Decoding", 40) as bar: … bar.advance()`."""
+    shown = Progress(description, total)
+    if not sys.stderr.isatty():
+        yield shown
+        return
+    from rich import progress as rich_progress
+
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[note]}"),
+    )
+    with rich_progress.Progress(*columns, console=rich_console(), transient=True) as bar:
+        shown._bar, shown._task = bar, bar.add_task(description, total=total, note="")
+        yield shown
