@@ -25,7 +25,7 @@ class EncoderAdapter(nn.Module):
 
     input_name = "input_features"
     model_types: tuple[str, ...] = ()
-    key_mapping: dict[str, str] = {}  # checkpoint prefix → encoder's own names, where a checkpoint holds more than it
+    prefix = ""  # regular expression of the encoder's place in a checkpoint that holds more than it
     convolutions: tuple[tuple[int, int, int], ...] = ()  # (kernel, stride, padding) of those that shorten the input
     max_samples: int | None = WINDOW_SAMPLES
 
@@ -81,7 +81,7 @@ class GlmAsrAdapter(EncoderAdapter):
     """GLM-ASR's encoder (a Whisper encoder with rotary positions): any length up to 30 s."""
 
     model_types = ("glmasr", "glmasr_encoder")
-    key_mapping = {r"^(model\.)?audio_tower\.": ""}
+    prefix = r"^(model\.)?audio_tower\."
     convolutions = ((3, 1, 1), (3, 2, 1))
 
     @classmethod
@@ -117,7 +117,7 @@ class WhisperAdapter(EncoderAdapter):
     """Whisper's encoder: always its 3,000 mel frames, since it takes no mask; the output is cut to the true length."""
 
     model_types = ("whisper",)
-    key_mapping = {r"^(model\.)?encoder\.": ""}
+    prefix = r"^(model\.)?encoder\."
     convolutions = ((3, 1, 1), (3, 2, 1))
 
     @classmethod
@@ -166,7 +166,7 @@ def load_encoder(path: str, padding: str, **load_kwargs) -> EncoderAdapter:
         encoder, info = _model_class(config).from_pretrained(
             path,
             config=adapter.encoder_config(config),
-            key_mapping=adapter.key_mapping,
+            key_mapping={adapter.prefix: ""},
             output_loading_info=True,
             **load_kwargs,
         )

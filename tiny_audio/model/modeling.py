@@ -77,7 +77,6 @@ class ASRModel(PreTrainedModel):
     main_input_name = "input_features"
     _supports_sdpa = True
     _supports_flash_attn = True
-    _no_split_modules: list[str] = []
 
     def __init__(
         self,

@@ -57,6 +57,10 @@ class ASRProcessor:
         extractor = AutoFeatureExtractor.from_pretrained(path, subfolder=subfolder, **hub_kwargs)
         return cls(config, tokenizer, extractor)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """Asked for by AutoProcessor; the auto_map is written with the model's checkpoint."""
+
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write tokenizer and feature extractor; the config belongs to the model."""
         self.tokenizer.save_pretrained(folder)

@@ -46,7 +46,7 @@ def stream_text(generate: Callable, decode: Callable[[list[int]], str]) -> Itera
     def work():
         try:
             generate(streamer=tokens, stopping_criteria=StoppingCriteriaList([cancelled]))
-        except BaseException as error:  # whatever it is belongs to the consumer
+        except BaseException as error:  # noqa: BLE001 whatever it is belongs to the consumer
             tokens.items.put(error)
         else:
             tokens.items.put(_END)
