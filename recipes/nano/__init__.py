@@ -1,0 +1,1 @@
+"""How the embedded default `nano` and the corpus `quickstart` are made, from sentences to shipped files."""
