@@ -1,0 +1,113 @@
+"""Batches made by a budget of seconds from length-sorted clips, addressed by their number over the whole training."""
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+import numpy as np
+
+JITTER = 0.04  # of a clip's length, so that epochs group clips differently
+
+
+class SecondsBatchSampler:
+    """Packs clips of like length into batches of at most `batch_seconds` of padded audio (longest × clips).
+
+    Deterministic: the batches of an epoch follow from (durations, seed, epoch) alone. A clip longer than the budget
+    makes a batch of its own. Iterating gives the batches of the first epoch.
+
+    Args:
+        durations: seconds (clips,), finite; the batches hold positions in it.
+        batch_seconds: budget of padded audio in a batch.
+        seed: of the grouping and of the order.
+        max_batch_size: most clips in a batch.
+
+    Raises:
+        ValueError: no clips, a duration that is not finite, or a budget that is not positive.
+    """
+
+    def __init__(
+        self,
+        durations: Sequence[float] | np.ndarray,
+        batch_seconds: float,
+        seed: int = 0,
+        max_batch_size: int | None = None,
+    ) -> None:
+        self.durations = np.asarray(durations, dtype=np.float64)
+        self.batch_seconds = float(batch_seconds)
+        self.seed = seed
+        self.max_batch_size = max_batch_size or len(self.durations)
+        self._counts: dict[int, int] = {}
+        self._check()
+
+    def _check(self) -> None:
+        if not len(self.durations):
+            raise ValueError("There are no clips to make batches of; expected at least one.")
+        if not np.isfinite(self.durations).all():
+            raise ValueError("A clip's duration is not known; make batches of usable clips only (usable_rows).")
+        if self.batch_seconds <= 0 or self.max_batch_size < 1:
+            raise ValueError("A batch needs a positive number of seconds and of clips.")
+
+    def epoch(self, epoch: int) -> list[list[int]]:
+        """Every clip once, in shuffled batches."""
+        rng = np.random.default_rng((self.seed, epoch))
+        jittered = self.durations * rng.uniform(1 - JITTER, 1 + JITTER, len(self.durations))
+        batches = self._packed(np.argsort(jittered, kind="stable"), first_fill=rng.uniform(0.2, 1.0))
+        rng.shuffle(batches)
+        self._counts[epoch] = len(batches)
+        return batches
+
+    def _packed(self, order: np.ndarray, first_fill: float) -> list[list[int]]:
+        """Greedy; a first batch of random size moves all the borders between batches from epoch to epoch."""
+        batches: list[list[int]] = []
+        batch: list[int] = []
+        longest, budget = 0.0, self.batch_seconds * first_fill
+        for index, seconds in zip(order.tolist(), self.durations[order].tolist(), strict=True):
+            longest = max(longest, seconds)
+            if batch and (longest * (len(batch) + 1) > budget or len(batch) >= self.max_batch_size):
+                batches.append(batch)
+                batch, longest, budget = [], seconds, self.batch_seconds
+            batch.append(index)
+        return [*batches, batch]
+
+    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[list[int]]:
+        """The batches number `start` to `stop` of the endless sequence epoch 0, epoch 1, …; a resumed run continues
+        with the batch after the last one it used, whatever the epoch."""
+        epoch, first = self.locate(start)
+        number = start
+        for current in count(epoch):
+            for batch in self.epoch(current)[first if current == epoch else 0 :]:
+                if stop is not None and number >= stop:
+                    return
+                yield batch
+                number += 1
+
+    def locate(self, number: int) -> tuple[int, int]:
+        """Epoch of a batch, and its place in the epoch."""
+        for epoch in count():
+            if epoch not in self._counts:
+                self.epoch(epoch)
+            if number < self._counts[epoch]:
+                return epoch, number
+            number -= self._counts[epoch]
+        raise AssertionError("unreachable")
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.epoch(0))
+
+    def __len__(self) -> int:
+        """Batches in the first epoch; others differ by a few."""
+        if 0 not in self._counts:
+            self.epoch(0)
+        return self._counts[0]
+
+    @property
+    def padding_ratio(self) -> float:
+        """Padded seconds / all seconds in the first epoch."""
+        return padding_ratio(self.durations, self.epoch(0))
+
+
+def padding_ratio(durations: Sequence[float] | np.ndarray, batches: Sequence[Sequence[int]]) -> float:
+    """Padded seconds / all seconds, when each batch is padded to its longest clip."""
+    seconds = np.asarray(durations, dtype=np.float64)
+    padded = sum(float(seconds[batch].max()) * len(batch) for batch in batches)
+    audio = sum(float(seconds[batch].sum()) for batch in batches)
+    return 1.0 - audio / padded if padded else 0.0

@@ -1,0 +1,143 @@
+"""Decoded clips, and batches of them as the model's tensors; clips that cannot be read are dropped, counted and listed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tiny_audio.errors import TinyAudioError
+
+from .corpus import Corpus, Example
+from .filtering import UNREADABLE, default_clean, unusable_length
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A clip that stands in a batch's place but cannot be used."""
+
+    id: str
+    reason: str
+    detail: str
+    duration: float | None = None  # seconds
+
+
+class ClipDataset:
+    """Map-style dataset for a torch DataLoader: position → decoded clip, or why it was dropped.
+
+    A batch always holds at least one clip: where all of its members are unreadable, the next readable clip by position
+    replaces them, which is the same in every run.
+
+    Args:
+        corpus: where the clips are.
+        indices: positions in the corpus, as `usable_rows` gives them; all by default.
+        max_samples_window: the encoder's window at 16 kHz; longer clips are dropped, whatever their metadata say.
+        min_seconds, max_seconds: limits of the configuration, held against the decoded length.
+        cache_bytes: decoded waveforms kept in memory, in each worker, so that small corpora are decoded once.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        indices: Sequence[int] | np.ndarray | None = None,
+        *,
+        max_samples_window: int | None = None,
+        min_seconds: float = 0.0,
+        max_seconds: float | None = None,
+        cache_bytes: int = 0,
+    ) -> None:
+        self.corpus = corpus
+        self.indices = np.arange(len(corpus)) if indices is None else np.asarray(indices, dtype=np.int64)
+        self.limits = (max_samples_window, min_seconds, max_seconds)
+        self.cache_bytes = cache_bytes
+        self._cache: dict[int, Example] = {}
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}, "_cached_bytes": 0}
+
+    def __getitem__(self, position: int) -> Example | Dropped:
+        if position in self._cache:
+            return self._cache[position]
+        clip = load_or_drop(lambda: self.corpus.load(int(self.indices[position])), self._id(position), *self.limits)
+        if isinstance(clip, Example) and self._cached_bytes + clip.waveform.nbytes <= self.cache_bytes:
+            self._cache[position] = clip
+            self._cached_bytes += clip.waveform.nbytes
+        return clip
+
+    def __getitems__(self, positions: Sequence[int]) -> list[Example | Dropped]:
+        clips = [self[position] for position in positions]
+        if not any(isinstance(clip, Example) for clip in clips):
+            clips += self._replacement(max(positions))
+        return clips
+
+    def _replacement(self, after: int) -> Iterator[Example | Dropped]:
+        """The clips up to the next readable one, those dropped on the way included."""
+        for step in range(1, len(self) + 1):
+            clip = self[(after + step) % len(self)]
+            yield clip
+            if isinstance(clip, Example):
+                return
+        first = self[0]
+        reason = first.detail if isinstance(first, Dropped) else ""
+        raise TinyAudioError(f"None of the {len(self)} clips of {self.corpus.name} can be read; the first: {reason}")
+
+    def _id(self, position: int) -> str:
+        return self.corpus.id(int(self.indices[position]))
+
+
+def load_or_drop(
+    load: Callable[[], Example], id: str, window: int | None, min_seconds: float, max_seconds: float | None
+) -> Example | Dropped:
+    """The decoded clip, or why it cannot be used."""
+    try:
+        clip = load()
+    except (ValueError, OSError) as error:
+        return Dropped(id, UNREADABLE, str(error))
+    reason = unusable_length(clip.duration, window, min_seconds, max_seconds)
+    if reason is None:
+        return clip
+    return Dropped(id, reason, f"decoded {clip.duration:.3f} s", round(clip.duration, 3))
+
+
+class SpeechCollator:
+    """Clips → the model's tensors, through the processor: the log-mel is made here, once per clip, in the workers.
+
+    Args:
+        processor: an ASRProcessor.
+        clean: makes the label of a text; `tiny_audio.text.labels.clean_label` by default.
+    """
+
+    def __init__(self, processor: Any, clean: Callable[[str], str] | None = None) -> None:
+        self.processor = processor
+        self.clean = clean or default_clean()
+
+    def __call__(self, clips: Sequence[Example | Dropped]) -> dict[str, Any]:
+        """Makes a batch.
+
+        Returns:
+            what the processor returns for audio and text, plus `audio_seconds`, float32 (batch,), and `skipped`, the
+            list of entries that `Skipped.update` takes; both are to be taken out before the model's forward.
+
+        Raises:
+            TinyAudioError: no clip is readable (a ClipDataset never lets that happen).
+        """
+        import torch
+
+        examples = [clip for clip in clips if isinstance(clip, Example)]
+        if not examples:
+            raise TinyAudioError(f"No clip of a batch of {len(clips)} can be read; expected at least one.")
+        batch = self.processor(
+            audio=[example.waveform for example in examples],
+            text=[self.clean(example.text) for example in examples],
+            sampling_rate=16_000,
+            return_tensors="pt",
+        )
+        return {
+            **batch,
+            "audio_seconds": torch.tensor([example.duration for example in examples], dtype=torch.float32),
+            "skipped": [asdict(clip) for clip in clips if isinstance(clip, Dropped)],
+        }

@@ -1,0 +1,107 @@
+"""Datasets of the Hugging Face Hub, loaded through `datasets`, with errors of one line."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+from tiny_audio.errors import TinyAudioError
+
+from .config import DataConfig
+
+REACH_SECONDS = 4.0
+
+
+def hub_splits(config: DataConfig) -> list[str]:
+    """Names of the splits of a Hub dataset.
+
+    Raises:
+        TinyAudioError: unknown dataset, unknown or missing configuration, or no network.
+    """
+    import datasets
+
+    with _one_line_errors(config), _offline_if_unreachable(config.path):
+        builder = datasets.load_dataset_builder(config.path, config.config, revision=config.revision)
+        if builder.info.splits:
+            return list(builder.info.splits)
+        return datasets.get_dataset_split_names(config.path, config.config, revision=config.revision)
+
+
+def load_hub(config: DataConfig, split: str, streaming: bool = False) -> Any:
+    """One split as a `datasets.Dataset` (fetched and memory-mapped) or, streaming, an `IterableDataset`."""
+    import datasets
+
+    with _one_line_errors(config), _offline_if_unreachable(config.path):
+        return datasets.load_dataset(
+            config.path, config.config, split=split, revision=config.revision, streaming=streaming
+        )
+
+
+@contextmanager
+def _one_line_errors(config: DataConfig) -> Iterator[None]:
+    try:
+        yield
+    except TinyAudioError:
+        raise
+    except Exception as error:
+        message = _explained(error, config)
+        if message is None:
+            raise
+        raise TinyAudioError(message) from error
+
+
+def _explained(error: Exception, config: DataConfig) -> str | None:
+    """What to tell the user about an error of `datasets`; None for one that is a bug, which keeps its traceback."""
+    from datasets.exceptions import DatasetsError
+
+    name, reason = config.path, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, ConnectionError | TimeoutError):
+        return (
+            f"The dataset {name} is not a local path, and the Hugging Face Hub cannot be reached ({reason}); "
+            "check the path or the network."
+        )
+    if isinstance(error, ValueError) and ("Config name is missing" in reason or "BuilderConfig" in reason):
+        return _config_message(name, config.config, str(error))
+    if isinstance(error, ValueError) and "trust_remote_code" in str(error) or "scripts are no longer" in str(error):
+        return (
+            f"The dataset {name} is a loading script, which `datasets` no longer runs; use a Parquet conversion of it."
+        )
+    if isinstance(error, DatasetsError | FileNotFoundError):
+        return f"The dataset {name} is neither a local path nor readable on the Hugging Face Hub: {reason}"
+    return None
+
+
+def _config_message(name: str, given: str | None, text: str) -> str:
+    listed = re.search(r"\[(.*?)\]", text, re.DOTALL)
+    known = re.findall(r"'([^']+)'", listed.group(1)) if listed else []
+    nearest = get_close_matches(given or "", known, n=1)
+    found = f"has no configuration `{given}`" if given else "has several configurations"
+    hint = f"did you mean data.config={nearest[0]}?" if nearest else "choose one with data.config=NAME."
+    return f"The dataset {name} {found} (known: {', '.join(known)}); {hint}"
+
+
+@contextmanager
+def _offline_if_unreachable(name: str) -> Iterator[None]:
+    """Without network, takes what is in the cache at once, instead of five retries of each request."""
+    import datasets.config
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if not any(before) and not _reachable(constants.ENDPOINT):
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+def _reachable(endpoint: str) -> bool:
+    import httpx
+    from huggingface_hub import get_session
+
+    try:
+        get_session().head(endpoint, timeout=REACH_SECONDS)
+    except httpx.TransportError:
+        return False
+    return True

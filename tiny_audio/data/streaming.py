@@ -1,0 +1,106 @@
+"""Rows as they come, without fetching the whole dataset, in stored or seeded random order."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .columns import resolve_columns
+from .config import DataConfig
+from .corpus import Row, RowReader
+from .hub import hub_splits, load_hub
+from .records import column_names, count_records, iterate_records, undecoded
+from .sources import choose_split, is_local, local_splits, no_hold_out, part_positions
+
+SHUFFLE_ROWS = 1_000
+
+Records = Callable[[int | None], Iterator[tuple[int, dict[str, Any]]]]  # seed → (row number, record); None: as stored
+
+
+def stream_corpus(
+    config: DataConfig, split: str, *, max_samples: int | None = None, epoch: int | None = None
+) -> Iterator[Row]:
+    """Rows of a split one after the other, in bounded memory.
+
+    Args:
+        max_samples: a sample of at most this many rows, drawn by a shuffle buffer seeded with `config.seed`; the same
+            rows whatever the epoch.
+        epoch: shuffles the rows, differently in each epoch; None keeps the stored order.
+
+    Raises:
+        TinyAudioError: as `open_corpus`; also for a split that would have to be held out of a stream from the Hub.
+    """
+    return RowStream(config, split, max_samples).rows(epoch)
+
+
+class RowStream:
+    """One split, opened once, to be read as often as there are epochs; arguments as in `stream_corpus`."""
+
+    def __init__(self, config: DataConfig, split: str, max_samples: int | None = None) -> None:
+        self.seed = config.seed
+        self.max_samples = max_samples
+        self._records, self._reader = _open_local(config, split) if is_local(config) else _open_hub(config, split)
+
+    def rows(self, epoch: int | None) -> Iterator[Row]:
+        """The rows of an epoch; None gives them in stored order."""
+        seed = None if epoch is None else mixed_seed(self.seed, epoch)
+        if self.max_samples is None:
+            return self._read(seed)
+        sample = islice(self._read(self.seed), self.max_samples)
+        return sample if seed is None else shuffled(sample, SHUFFLE_ROWS, seed)
+
+    def _read(self, seed: int | None) -> Iterator[Row]:
+        rows = (self._reader(record, number) for number, record in self._records(seed))
+        return rows if seed is None else shuffled(rows, SHUFFLE_ROWS, seed)
+
+
+def shuffled(items: Iterator[Any], buffer_size: int, seed: int) -> Iterator[Any]:
+    """Yields a random item of a buffer and refills its place with the next one; the rest follows in random order."""
+    rng = np.random.default_rng(seed)
+    buffer = list(islice(items, buffer_size))
+    for item in items:
+        place = int(rng.integers(len(buffer)))
+        yield buffer[place]
+        buffer[place] = item
+    yield from (buffer[place] for place in rng.permutation(len(buffer)))
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed made of several numbers, such as seed and epoch."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _open_local(config: DataConfig, split: str) -> tuple[Records, RowReader]:
+    splits = local_splits(config)
+    stored, part = choose_split(config, split, list(splits))
+    files = splits[stored]
+    chosen = None if part == "all" else set(part_positions(count_records(files), part, config, split).tolist())
+
+    def records(seed: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+        numbered = enumerate(iterate_records(files))
+        return numbered if chosen is None else (pair for pair in numbered if pair[0] in chosen)
+
+    return records, _reader(column_names(files), config, split, files[0].parent)
+
+
+def _open_hub(config: DataConfig, split: str) -> tuple[Records, RowReader]:
+    stored, part = choose_split(config, split, hub_splits(config))
+    if part == "held out":
+        raise no_hold_out(config, split)
+    return hub_records(load_hub(config, stored, streaming=True), config, split)
+
+
+def hub_records(dataset: Any, config: DataConfig, split: str) -> tuple[Records, RowReader]:
+    """Records of a streaming `datasets` dataset: given a seed, its shards come in random order."""
+    dataset = undecoded(dataset)
+
+    def records(seed: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+        return enumerate(dataset if seed is None else dataset.shuffle(seed=seed, buffer_size=1))
+
+    return records, _reader(dataset.column_names or list(next(iter(dataset))), config, split, None)
+
+
+def _reader(names: list[str], config: DataConfig, split: str, base: Path | None) -> RowReader:
+    return RowReader(resolve_columns(names, config, config.path), base, split)
