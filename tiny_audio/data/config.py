@@ -1,6 +1,7 @@
 """Which dataset, which split, which columns, how much of it: the `data` group of the configuration."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from tiny_audio.errors import TinyAudioError
 
@@ -14,7 +15,7 @@ ALIASES = {
 }
 
 
-def _option(default, help: str):
+def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 

@@ -199,7 +199,7 @@ class Corpus:
         """float32 (clips,) seconds: stated by the dataset, else from the files' headers; NaN where unreadable."""
         seconds = self._known_seconds[self.positions]
         unknown = np.flatnonzero(np.isnan(seconds))
-        seconds[unknown] = probe_durations(_Probe(self, index) for index in unknown)
+        seconds[unknown] = probe_durations(_Probe(self, int(index)) for index in unknown)
         return seconds
 
     def audio_path(self, index: int) -> str | None:

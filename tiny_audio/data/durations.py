@@ -50,7 +50,7 @@ def _header_seconds(audio: Any) -> float:
     if isinstance(audio, dict):
         audio = audio.get("bytes") or audio.get("path")
     file = io.BytesIO(audio) if isinstance(audio, bytes) else os.fspath(audio)
-    with av.open(file, metadata_errors="ignore") as container:
+    with av.open(file, mode="r", metadata_errors="ignore") as container:
         if not container.streams.audio:
             return math.nan
         stream = container.streams.audio[0]

@@ -17,7 +17,8 @@ csv.field_size_limit(1 << 24)
 class Records(Protocol):
     """Rows as dicts, and a whole column where only one is needed."""
 
-    column_names: Sequence[str]
+    @property
+    def column_names(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
 
@@ -199,7 +200,7 @@ def _read_json(file: Path) -> Iterator[dict[str, Any]]:
         if file.suffix == ".json" and first == "[":
             yield from _rows_of(file, enumerate(_parse_json(file, lines.read(), 1), start=1))
         else:
-            numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+            numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip())
             yield from _rows_of(file, ((number, _parse_json(file, line, number)) for number, line in numbered))
 
 

@@ -40,8 +40,6 @@ def open_corpus(config: DataConfig, split: str, *, max_samples: int | None = Non
         TinyAudioError: unknown dataset, configuration, split or column (names the known ones), or an unreadable file.
     """
     corpus = _open_local(config, split) if is_local(config) else _open_hub(config, split)
-    if not len(corpus):
-        raise TinyAudioError(f"The split `{split}` of {config.path} has no rows; expected at least one clip.")
     return corpus if max_samples is None else corpus.sample(max_samples, config.seed)
 
 
@@ -146,6 +144,8 @@ def _open_hub(config: DataConfig, split: str) -> Corpus:
 
 def _corpus(config: DataConfig, split: str, part: str, open: Callable[[], Records], base: Path | None) -> Corpus:
     records = open()
+    if not len(records):
+        raise TinyAudioError(f"The split `{split}` of {config.path} has no rows; expected at least one clip.")
     columns = resolve_columns(records.column_names, config, config.path)
     positions = part_positions(len(records), part, config, split)
     return Corpus(dataset_name(config), split, records, RowReader(columns, base, split), positions)
