@@ -94,6 +94,9 @@ def progress(description: str, total: float | None = None) -> Iterator[Progress]
         rich_progress.TimeRemainingColumn(),
         rich_progress.TextColumn("{task.fields[note]}"),
     )
-    with rich_progress.Progress(*columns, console=rich_console(), transient=True) as bar:
+    # Lines printed meanwhile go above the bar, unless stdout is a file or a pipe of its own.
+    with rich_progress.Progress(
+        *columns, console=rich_console(), transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as bar:
         shown._bar, shown._task = bar, bar.add_task(description, total=total, note="")
         yield shown

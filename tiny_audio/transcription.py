@@ -1,0 +1,229 @@
+"""Audio files to text: the model by its name, files and folders in order, batches across files, formats of the text."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiny_audio.embedded import embedded
+from tiny_audio.errors import TinyAudioError
+
+if TYPE_CHECKING:
+    from tiny_audio.model.modeling import ASRModel, Segment
+    from tiny_audio.model.segment import Window
+
+AUDIO_SUFFIXES = frozenset(
+    (".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp3", ".mp4", ".oga", ".ogg", ".opus")
+    + (".wav", ".webm", ".wma")
+)
+FORMATS = ("txt", "json", "srt", "vtt")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class AudioFile:
+    """One input: its name as the user wrote it, what `load_audio` reads, and its place below the output folder."""
+
+    name: str
+    source: Any  # path or bytes
+    place: Path
+    error: str | None = None  # why there is nothing to read, when that is known already
+
+
+@dataclass
+class Transcript:
+    """The text of one file, window by window, or the reason why there is none."""
+
+    file: AudioFile
+    segments: "list[Segment]" = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def text(self) -> str:
+        return " ".join(segment.text for segment in self.segments if segment.text)
+
+
+def model_location(model: str) -> str:
+    """The folder of a shipped model, or `model` itself: a folder or a Hub id."""
+    return str(embedded(model)) if model == "nano" else model
+
+
+def best_device() -> str:
+    """`cuda`, `mps` or `cpu`, the first that is there."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def load_model(model: str = "nano", device: str = "auto", dtype: str = "auto") -> "ASRModel":
+    """Loads a checkpoint for inference.
+
+    Args:
+        model: `nano`, a checkpoint's folder or a Hub id.
+        device: a torch device, or `auto`: the best one here.
+        dtype: one of DTYPES; `auto` is what the checkpoint says.
+
+    Raises:
+        TinyAudioError: the device or the dtype does not exist. OSError, ValueError: not a checkpoint of ours.
+    """
+    import torch
+
+    from tiny_audio.model.modeling import ASRModel
+
+    if dtype not in DTYPES:
+        raise TinyAudioError(f"Unknown dtype {dtype!r}; expected one of: {', '.join(DTYPES)}.")
+    device = best_device() if device == "auto" else device
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TinyAudioError(f"The device {device!r} cannot be used here; try --device cpu.") from error
+    return ASRModel.from_pretrained(model_location(model), dtype=dtype).to(device).eval()
+
+
+@lru_cache(maxsize=1)
+def _kept_model(model: str) -> "ASRModel":
+    return load_model(model)
+
+
+def transcribe(audio: Any, model: str = "nano", **generation: Any) -> str | list[str]:
+    """Audio of any length to text, in one call; the model stays loaded for the next call.
+
+    Args:
+        audio: what `load_audio` reads (path, URL, bytes, array at 16 kHz …), or a list of such.
+        model: `nano`, a checkpoint's folder or a Hub id.
+        generation: `batch_size` and any parameter of transformers' `generate`.
+
+    Raises:
+        ValueError: not audio, or empty. OSError: a missing or unreadable file or checkpoint.
+    """
+    return _kept_model(model).transcribe(audio, **generation)
+
+
+def find_audio(arguments: Sequence[str], read_stdin: Any = None) -> list[AudioFile]:
+    """The files behind command-line arguments: files as they are, folders searched for audio, `-` is standard input.
+
+    A folder without audio comes back as one AudioFile with an error; files are not opened here.
+    """
+    found: list[AudioFile] = []
+    for argument in arguments:
+        path = Path(argument)
+        if argument == "-":
+            found.append(AudioFile("-", read_stdin(), Path("stdin")))
+        elif path.is_dir():
+            found.extend(_audio_below(path))
+        else:
+            found.append(AudioFile(argument, path, Path(path.name)))
+    return found
+
+
+def _audio_below(folder: Path) -> list[AudioFile]:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    files = [AudioFile(str(path), path, path.relative_to(folder)) for path in paths if path.name[0] != "."]
+    if files:
+        return files
+    reason = f"{folder} holds no audio files; expected names that end in .wav, .flac, .mp3, .ogg, .m4a …."
+    return [AudioFile(str(folder), folder, Path(folder.name), error=reason)]
+
+
+def transcribe_files(
+    model: "ASRModel", files: Sequence[AudioFile], batch_size: int = 8, **generation: Any
+) -> Iterator[Transcript]:
+    """Each file's Transcript, in order, as soon as it is ready; windows of several files share a batch.
+
+    A file that cannot be read gives a Transcript with `error` and the others go on. Memory stays bounded.
+    """
+    from tiny_audio.model.audio import SAMPLING_RATE
+    from tiny_audio.model.modeling import Segment
+
+    open_transcripts: dict[int, Transcript] = {}
+    pieces = _pieces(model, files)
+    while batch := list(islice(pieces, batch_size)):
+        waveforms = [piece.waveform for _, piece in batch if not isinstance(piece, str | None) and not piece.silent]
+        texts = iter(model.texts(waveforms, generation))
+        for index, piece in batch:
+            transcript = open_transcripts.setdefault(index, Transcript(files[index]))
+            if piece is None or isinstance(piece, str):
+                transcript.error = piece
+                yield open_transcripts.pop(index)
+                continue
+            text = "" if piece.silent else next(texts)
+            end = piece.start + len(piece.waveform)
+            transcript.segments.append(Segment(text, piece.start / SAMPLING_RATE, end / SAMPLING_RATE))
+
+
+def _pieces(model: "ASRModel", files: Iterable[AudioFile]) -> "Iterator[tuple[int, Window | str | None]]":
+    """(index of the file, window); after the last window of a file (index, None), or (index, why it broke off)."""
+    from tiny_audio.model.audio import stream_audio
+    from tiny_audio.model.segment import split_windows
+
+    for index, file in enumerate(files):
+        error = file.error
+        try:
+            if error is None:
+                for window in split_windows(stream_audio(file.source), model.processor.max_samples):
+                    yield index, window
+        except (OSError, ValueError) as broken:
+            error = str(broken)
+        yield index, error
+
+
+def render(transcript: Transcript, format: str) -> str:
+    """The transcript as a `txt`, `json`, `srt` or `vtt` document, ending in a newline."""
+    if format == "txt":
+        return transcript.text + "\n"
+    if format == "json":
+        return json.dumps(as_json(transcript), ensure_ascii=False, indent=2) + "\n"
+    separator = "," if format == "srt" else "."
+    cues = [
+        f"{_clock(segment.start, separator)} --> {_clock(segment.end, separator)}\n{segment.text}\n"
+        for segment in transcript.segments
+        if segment.text
+    ]
+    if format == "vtt":
+        return "\n".join(["WEBVTT\n", *cues])
+    return "\n".join(f"{number}\n{cue}" for number, cue in enumerate(cues, 1))
+
+
+def as_json(transcript: Transcript) -> dict[str, Any]:
+    """`{"file", "text", "segments": [{"text", "start", "end"}]}`, times in seconds."""
+    segments = [{"text": s.text, "start": round(s.start, 3), "end": round(s.end, 3)} for s in transcript.segments]
+    return {"file": transcript.file.name, "text": transcript.text, "segments": segments}
+
+
+def _clock(seconds: float, separator: str) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{separator}{milliseconds % 1000:03}"
+
+
+def output_paths(files: Sequence[AudioFile], folder: Path, format: str) -> list[Path]:
+    """A file below `folder` for each input: `clip.txt`, or `clip.wav.txt` and `clip.wav-2.txt` where names meet."""
+    short = [file.place.with_suffix("") for file in files]
+    meeting = Counter(short)
+    long = [place if meeting[place] == 1 else file.place for place, file in zip(short, files, strict=True)]
+    seen: Counter[Path] = Counter()
+    paths = []
+    for place in long:
+        seen[place] += 1
+        number = f"-{seen[place]}" if seen[place] > 1 else ""
+        paths.append(folder / place.parent / f"{place.name}{number}.{format}")
+    return paths
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes the file under another name and renames it, so that nobody ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
