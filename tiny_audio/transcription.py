@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from tiny_audio.model.segment import Window
 
 AUDIO_SUFFIXES = frozenset(
-    (".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp3", ".mp4", ".oga", ".ogg", ".opus")
-    + (".wav", ".webm", ".wma")
+    ".aac .aif .aiff .amr .au .caf .flac .m4a .mka .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()
 )
 FORMATS = ("txt", "json", "srt", "vtt")
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -1,0 +1,84 @@
+"""`ta dev`: lint, format, type-check and test a checkout, with the commands that CI runs."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from tiny_audio import console
+from tiny_audio.errors import TinyAudioError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+LINT = ("ruff", ["-m", "ruff", "check", "."])
+FORMATTED = ("ruff", ["-m", "ruff", "format", "--check", "."])
+FORMAT = ("ruff", ["-m", "ruff", "format", "."])
+FIX = ("ruff", ["-m", "ruff", "check", "--fix", "."])
+TYPES = ("mypy", ["-m", "mypy"])
+IMPORTS = (
+    "importlinter",
+    ["-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_logo=True))"],
+)
+TESTS = ("pytest", ["-m", "pytest"])
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def dev() -> None:
+    """Lint, type-check and test a checkout of tiny-audio."""
+    if not (CHECKOUT / "pyproject.toml").is_file() or not (CHECKOUT / "tests").is_dir():
+        raise TinyAudioError(
+            f"`ta dev` works on a checkout of tiny-audio, and this one is installed in {CHECKOUT}: "
+            "clone the repository and run `pip install -e '.[dev]'` there."
+        )
+
+
+@app.command()
+def lint() -> None:
+    """Look for mistakes (ruff check)."""
+    run_all([LINT])
+
+
+@app.command()
+def format() -> None:
+    """Format the code and mend what can be mended by itself (ruff)."""
+    run_all([FIX, FORMAT])
+
+
+@app.command()
+def type_check() -> None:
+    """Check the types (mypy) and that imports go downward only (import-linter)."""
+    run_all([TYPES, IMPORTS])
+
+
+@app.command(context_settings=PASS_ON)
+def test(context: typer.Context) -> None:
+    """Run the test suite; further arguments go to pytest."""
+    tool, arguments = TESTS
+    run_all([(tool, [*arguments, *context.args])])
+
+
+@app.command()
+def check() -> None:
+    """All that CI runs: lint, format, types, imports, tests."""
+    run_all([LINT, FORMATTED, TYPES, IMPORTS, TESTS])
+
+
+def run_all(steps: list[tuple[str, list[str]]]) -> None:
+    """Runs every step, also after a failed one, names the failed ones, and exits 1 if there are any."""
+    failed = []
+    for tool, arguments in steps:
+        if importlib.util.find_spec(tool) is None:
+            raise TinyAudioError(f"{tool} is not installed: run `pip install -e '.[dev]'` in the checkout.")
+        name = f"{tool} {' '.join(arguments[2:])}" if arguments[0] == "-m" else tool
+        console.say(f"== {name.strip()}")
+        if subprocess.run([sys.executable, *arguments], cwd=CHECKOUT, check=False).returncode:
+            failed.append(name.strip())
+    if failed:
+        console.say(f"Failed: {', '.join(failed)}")
+        raise typer.Exit(1)
