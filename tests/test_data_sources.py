@@ -301,7 +301,9 @@ except Exception as error:
 
 def run_against(endpoint: str, home) -> list[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
     return done.stdout.strip().split(" | ")
 
 
@@ -313,13 +315,13 @@ def test_unreachable_hub_answers_without_retries(tmp_path):
 
 def test_unknown_hub_dataset(tmp_path):
     class NoSuchRepository(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             self.send_response(404)
             self.send_header("X-Error-Code", "RepoNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_HEAD = do_POST = do_GET  # noqa: N815
+        do_HEAD = do_POST = do_GET
 
         def log_message(self, *args):
             pass

@@ -10,7 +10,8 @@ import numpy as np
 
 from .columns import Columns
 from .durations import SAMPLING_RATE, probe_duration, probe_durations
-from .records import Records
+from .layout import AUDIO_SUFFIXES
+from .records import Records, audio_path
 
 
 @dataclass
@@ -90,7 +91,7 @@ class RowReader:
     def __call__(self, record: dict[str, Any], index: int) -> Row:
         names = self.columns
         return Row(
-            id=self.row_id(record.get(names.id) if names.id else None, record.get(names.audio), index),
+            id=self.row_id(record.get(names.id) if names.id else None, audio_path(record.get(names.audio)), index),
             audio=self._audio(record.get(names.audio)),
             text=_text(record.get(names.text)),
             duration=_seconds(record.get(names.duration)) if names.duration else None,
@@ -98,12 +99,13 @@ class RowReader:
             metadata={name: value for name, value in record.items() if self._is_metadata(name, value)},
         )
 
-    def row_id(self, given: Any, audio: Any, index: int) -> str:
-        """The dataset's own id; else the file's name without suffix; else split and row number."""
+    def row_id(self, given: Any, audio: str | None, index: int) -> str:
+        """The dataset's own id; else the audio's file name without suffix; else split and row number."""
         if given not in (None, ""):
             return str(given)
-        if isinstance(audio, str) and audio and self.columns.offset is None:
-            return Path(audio).with_suffix("").as_posix()
+        if audio and self.columns.offset is None:
+            path = Path(audio)
+            return (path.with_suffix("") if path.suffix.lower() in AUDIO_SUFFIXES else path).as_posix()
         return f"{self.prefix}-{index:06d}"
 
     def _audio(self, cell: Any) -> Any:
@@ -174,7 +176,11 @@ class Corpus:
         """The clips at these positions of this corpus, in this order."""
         chosen = Corpus(self.name, self.split, self.records, self.reader, self.positions[np.asarray(indices, int)])
         chosen.__dict__.update(
-            {key: self.__dict__[key] for key in ("_ids", "_paths", "_known_seconds") if key in self.__dict__}
+            {
+                key: self.__dict__[key]
+                for key in ("_ids", "_paths", "_is_files", "_known_seconds")
+                if key in self.__dict__
+            }
         )
         return chosen
 
@@ -204,8 +210,8 @@ class Corpus:
 
     def audio_path(self, index: int) -> str | None:
         """The local file of a clip, or None where its audio stands in the dataset itself or on a server."""
-        cell = self._paths[self.positions[index]]
-        path = self.reader.resolved(cell) if isinstance(cell, str) else None
+        name = self._paths[self.positions[index]] if self._is_files else None
+        path = self.reader.resolved(name) if name else None
         return None if path is None or "://" in path else path
 
     @cached_property
@@ -215,10 +221,13 @@ class Corpus:
         return _unique([self.reader.row_id(*pair, i) for i, pair in enumerate(zip(given, self._paths, strict=True))])
 
     @cached_property
-    def _paths(self) -> list[Any]:
-        """The audio column where it holds paths; reading a column of bytes for this would cost gigabytes."""
-        first = self.records[0].get(self.reader.columns.audio) if len(self.records) else None
-        return self.records.column(self.reader.columns.audio) if isinstance(first, str) else [None] * len(self.records)
+    def _paths(self) -> list[str | None]:
+        return self.records.audio_paths(self.reader.columns.audio)
+
+    @cached_property
+    def _is_files(self) -> bool:
+        """Whether the audio stands in files beside the dataset, not in it."""
+        return isinstance(self.records[0].get(self.reader.columns.audio), str)
 
     @cached_property
     def _known_seconds(self) -> np.ndarray:

@@ -26,6 +26,10 @@ class Records(Protocol):
 
     def column(self, name: str) -> list[Any]: ...
 
+    def audio_paths(self, name: str) -> list[str | None]:
+        """File names in an audio column, without reading the bytes that stand beside them."""
+        ...
+
 
 class ListRecords:
     """Rows of a manifest, held as dicts."""
@@ -42,6 +46,9 @@ class ListRecords:
 
     def column(self, name: str) -> list[Any]:
         return [row.get(name) for row in self.rows]
+
+    def audio_paths(self, name: str) -> list[str | None]:
+        return [audio_path(row.get(name)) for row in self.rows]
 
 
 class TableRecords:
@@ -60,6 +67,9 @@ class TableRecords:
     def column(self, name: str) -> list[Any]:
         return self.table.column(name).to_pylist()
 
+    def audio_paths(self, name: str) -> list[str | None]:
+        return _arrow_paths(self.table.column(name))
+
 
 class HubRecords:
     """Rows of a `datasets.Dataset`, memory-mapped; its audio comes as bytes and path, not decoded."""
@@ -76,6 +86,25 @@ class HubRecords:
 
     def column(self, name: str) -> list[Any]:
         return self.dataset.select_columns(name)[:][name]
+
+    def audio_paths(self, name: str) -> list[str | None]:
+        return _arrow_paths(self.dataset.data.column(name))
+
+
+def audio_path(cell: Any) -> str | None:
+    """The file name in an audio cell, if it has one."""
+    path = cell.get("path") if isinstance(cell, dict) else cell
+    return path if isinstance(path, str) and path else None
+
+
+def _arrow_paths(column: Any) -> list[str | None]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_struct(column.type) and column.type.get_field_index("path") >= 0:
+        column = pc.struct_field(column, "path")
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return [path or None for path in column.to_pylist()] if is_text else [None] * len(column)
 
 
 def undecoded(dataset: Any) -> Any:

@@ -71,18 +71,25 @@ class StreamDataset(IterableDataset):
     def _share_of_run(self, share: int, workers: int, used: int) -> Iterator[Batch]:
         stream = RowStream(self.config, self.split, self.max_samples)
         for epoch in count():
-            made = 0
-            rows = islice(stream.rows(epoch), share, None, workers)
-            for chunk, rejected in self._usable_chunks(rows):
-                batches = self._packed(chunk, mixed_seed(self.config.seed, epoch, made))
-                made += len(batches)
-                yield from self._decoded(batches, rejected, min(used, len(batches)))
+            readable = False
+            for batches, rejected in self._epoch(stream, epoch, share, workers):
+                readable |= used > 0
+                for batch in self._decoded(batches, rejected, min(used, len(batches))):
+                    readable = True
+                    yield batch
                 used = max(0, used - len(batches))
-            if not made:
+            if not readable:
                 raise TinyAudioError(
                     f"The stream of {self.config.path} has no usable clip in its split `{self.split}` for worker "
                     f"{share + 1} of {workers}; use fewer workers or check the dataset."
                 )
+
+    def _epoch(
+        self, stream: RowStream, epoch: int, share: int, workers: int
+    ) -> Iterator[tuple[list[list[Row]], list[Dropped]]]:
+        """Packed batches of rows, a chunk at a time, with the rows rejected since the chunk before."""
+        for number, (chunk, rejected) in enumerate(self._usable_chunks(stream.rows(epoch, share, workers))):
+            yield self._packed(chunk, mixed_seed(self.config.seed, epoch, number)), rejected
 
     def _usable_chunks(self, rows: Iterator[Row]) -> Iterator[tuple[list[Row], list[Dropped]]]:
         """Groups of usable rows with known durations, and the rows rejected since the group before."""

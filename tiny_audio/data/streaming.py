@@ -16,7 +16,8 @@ from .sources import choose_split, is_local, local_splits, no_hold_out, part_pos
 
 SHUFFLE_ROWS = 1_000
 
-Records = Callable[[int | None], Iterator[tuple[int, dict[str, Any]]]]  # seed → (row number, record); None: as stored
+# (seed, share, shares) → numbered records of one of the shares of a split; without a seed in stored order
+Records = Callable[[int | None, int, int], Iterator[tuple[int, dict[str, Any]]]]
 
 
 def stream_corpus(
@@ -43,16 +44,17 @@ class RowStream:
         self.max_samples = max_samples
         self._records, self._reader = _open_local(config, split) if is_local(config) else _open_hub(config, split)
 
-    def rows(self, epoch: int | None) -> Iterator[Row]:
-        """The rows of an epoch; None gives them in stored order."""
+    def rows(self, epoch: int | None, share: int = 0, shares: int = 1) -> Iterator[Row]:
+        """The rows of an epoch, or one of `shares` disjoint shares of them; epoch None gives the stored order."""
         seed = None if epoch is None else mixed_seed(self.seed, epoch)
         if self.max_samples is None:
-            return self._read(seed)
-        sample = islice(self._read(self.seed), self.max_samples)
-        return sample if seed is None else shuffled(sample, SHUFFLE_ROWS, seed)
+            return self._read(seed, share, shares)
+        sample = islice(self._read(self.seed, 0, 1), self.max_samples)
+        rows = sample if seed is None else shuffled(sample, SHUFFLE_ROWS, seed)
+        return islice(rows, share, None, shares)
 
-    def _read(self, seed: int | None) -> Iterator[Row]:
-        rows = (self._reader(record, number) for number, record in self._records(seed))
+    def _read(self, seed: int | None, share: int, shares: int) -> Iterator[Row]:
+        rows = (self._reader(record, number) for number, record in self._records(seed, share, shares))
         return rows if seed is None else shuffled(rows, SHUFFLE_ROWS, seed)
 
 
@@ -78,9 +80,9 @@ def _open_local(config: DataConfig, split: str) -> tuple[Records, RowReader]:
     files = splits[stored]
     chosen = None if part == "all" else set(part_positions(count_records(files), part, config, split).tolist())
 
-    def records(seed: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    def records(seed: int | None, share: int, shares: int) -> Iterator[tuple[int, dict[str, Any]]]:
         numbered = enumerate(iterate_records(files))
-        return numbered if chosen is None else (pair for pair in numbered if pair[0] in chosen)
+        return islice((pair for pair in numbered if chosen is None or pair[0] in chosen), share, None, shares)
 
     return records, _reader(column_names(files), config, split, files[0].parent)
 
@@ -93,13 +95,27 @@ def _open_hub(config: DataConfig, split: str) -> tuple[Records, RowReader]:
 
 
 def hub_records(dataset: Any, config: DataConfig, split: str) -> tuple[Records, RowReader]:
-    """Records of a streaming `datasets` dataset: given a seed, its shards come in random order."""
+    """Records of a streaming `datasets` dataset: given a seed, its shards come in random order; a share of them is made
+    of whole shards where there are enough, so that a worker reads only its own."""
     dataset = undecoded(dataset)
 
-    def records(seed: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
-        return enumerate(dataset if seed is None else dataset.shuffle(seed=seed, buffer_size=1))
+    def records(seed: int | None, share: int, shares: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        ordered = dataset
+        if seed is not None:  # one shard at a time: reading several at once, as is the default, ends with a 5 s pause
+            ordered = dataset.shuffle(seed=seed, buffer_size=1, max_buffer_input_shards=1)
+        if ordered.num_shards >= shares:
+            mine = _records_of(ordered.shard(shares, share) if shares > 1 else ordered)
+            return ((number * shares + share, record) for number, record in enumerate(mine))
+        return islice(enumerate(_records_of(ordered)), share, None, shares)
 
     return records, _reader(dataset.column_names or list(next(iter(dataset))), config, split, None)
+
+
+def _records_of(dataset: Any) -> Iterator[dict[str, Any]]:
+    """`iter(dataset)` would divide the shards among the loader's workers a second time; batches are not divided."""
+    for batch in dataset.iter(batch_size=16):
+        names = list(batch)
+        yield from (dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
 
 def _reader(names: list[str], config: DataConfig, split: str, base: Path | None) -> RowReader:
