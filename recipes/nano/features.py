@@ -187,9 +187,11 @@ def _mask(rng: Rng, mel: np.ndarray, settings: MelAugmentation) -> None:
         mel[:, start : start + width] = mean
 
 
-def augment(rng: Rng, mel: np.ndarray, settings: MelAugmentation, babble: np.ndarray | None = None) -> np.ndarray:
+def augment(
+    rng: Rng, mel: np.ndarray, settings: MelAugmentation, babble: np.ndarray | None = None, speed: float | None = None
+) -> np.ndarray:
     """(frames, 128) raw log-mel → another plausible recording of the same words, scaled as Whisper does."""
-    mel = change_speed(mel.astype(np.float32), rng.uniform(*settings.speed))
+    mel = change_speed(mel.astype(np.float32), speed or rng.uniform(*settings.speed))
     mel = mel @ _warp_matrix(round(100 * rng.uniform(-settings.warp, settings.warp)))
     mel += rng.uniform(-settings.gain_db, settings.gain_db) / 10 + _equaliser(rng, settings.equaliser_db)
     if rng.random() < settings.noise:

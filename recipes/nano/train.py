@@ -1,0 +1,213 @@
+"""Joint training of nano's encoder, projector and language model, with a CTC loss beside, for a given time.
+
+    python -m recipes.nano.train --work-dir build/nano --minutes 75
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import time
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from recipes.nano.data import Loader, Mixture, plain_batches, read_shards
+from recipes.nano.features import MelAugmentation
+from recipes.nano.model import JointModel, build_asr, ctc_text, train_tokenizer
+from recipes.nano.sentences import sentences
+
+SHARES = {"train": 0.67, "quickstart": 0.04, "digits": 0.15, "librispeech": 0.14}  # of each batch's seconds
+TOKENIZER_SENTENCES, TOKENIZER_LINES = 20_000, 2_000
+
+
+@dataclass
+class Options:
+    """How long and how to train."""
+
+    work_dir: Path = Path("build/nano")
+    text: Path | None = None  # general text that the tokenizer sees too, a sentence a line
+    minutes: float = 75.0
+    batch_seconds: float = 64.0
+    learning_rate: float = 1.5e-3
+    warmup: float = 0.03  # share of the time
+    ctc_weight: float = 1.0
+    weight_decay: float = 0.02
+    ema_decay: float = 0.999
+    threads: int = 2
+    seed: int = 0
+    resume: bool = False
+    report_steps: int = 100
+    evaluate_seconds: float = 300.0
+    save_seconds: float = 180.0
+    max_steps: int | None = None
+    encoder: dict = field(default_factory=dict)  # changed sizes, for tests
+    decoder: dict = field(default_factory=dict)
+
+
+def learning_rate_share(progress: float, warmup: float) -> float:
+    """Warm-up, then cosine to zero; `progress` is the share of the time that has passed."""
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
+
+
+def tokenizer_texts(text: Path | None) -> list[str]:
+    """What the tokenizer is trained on."""
+    texts = list(islice(sentences("train", seed=2), TOKENIZER_SENTENCES))
+    if text is not None:
+        lines = text.read_text().lower().splitlines()
+        texts += random.Random(0).sample(lines, min(TOKENIZER_LINES, len(lines)))
+    return texts
+
+
+class Trainer:
+    """One run: a bf16 model that computes, its float32 weights, their moving average, the optimizer and the clock."""
+
+    def __init__(self, options: Options):
+        self.options = options
+        torch.manual_seed(options.seed)
+        tokenizer = train_tokenizer(tokenizer_texts(options.text))
+        self.averaged = JointModel(build_asr(tokenizer, options.encoder, options.decoder))
+        self.average = list(self.averaged.parameters())
+        self.weights = [nn.Parameter(parameter.detach().clone()) for parameter in self.average]
+        self.model = deepcopy(self.averaged).to(torch.bfloat16)
+        self.computing = list(self.model.parameters())
+        self.optimizer = torch.optim.AdamW(self._groups(), lr=0.0, betas=(0.9, 0.98), fused=True)
+        self.step, self.elapsed = 0, 0.0  # seconds
+
+    def _groups(self) -> list[dict]:
+        matrices = [p for p in self.weights if p.ndim > 1]
+        vectors = [p for p in self.weights if p.ndim <= 1]
+        return [{"params": matrices, "weight_decay": self.options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+    def learn(self, batch: dict) -> tuple[float, float]:
+        """One optimizer step; the CTC and the language model's loss."""
+        share = learning_rate_share(self.elapsed / (60 * self.options.minutes), self.options.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * share
+        self.model.train()
+        ctc, lm = self.model({**batch, "features": batch["features"].bfloat16()})
+        (lm + self.options.ctc_weight * ctc).backward()
+        self._update()
+        return ctc.item(), lm.item()
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        """Float32 weights follow the bf16 gradients, the average follows them, the bf16 model gets them back."""
+        for weight, computing in zip(self.weights, self.computing, strict=True):
+            weight.grad = None if computing.grad is None else computing.grad.float()
+            computing.grad = None
+        if not torch.isfinite(nn.utils.clip_grad_norm_(self.weights, 1.0)):
+            return
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.options.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, self.weights, 1 - decay)
+        torch._foreach_copy_(self.computing, self.weights)
+
+    def save(self) -> None:
+        """The whole state, written beside and renamed."""
+        state = {"weights": self.weights, "average": self.averaged.state_dict(), "optimizer": self.optimizer.state_dict()}
+        path = self.options.work_dir / "training.pt"
+        torch.save({**state, "step": self.step, "elapsed": self.elapsed}, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
+
+    @torch.no_grad()
+    def load(self) -> None:
+        """Continue where `save` was called."""
+        state = torch.load(self.options.work_dir / "training.pt", weights_only=True)
+        self.averaged.load_state_dict(state["average"])
+        torch._foreach_copy_(self.weights, state["weights"])
+        torch._foreach_copy_(self.computing, self.weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.elapsed = state["step"], state["elapsed"]
+
+    @torch.no_grad()
+    def word_error_rates(self, folder: Path, count: int) -> tuple[float, float]:
+        """WER of the language model (greedy) and of CTC's best path on `count` utterances of a folder."""
+        import jiwer
+
+        model = self.averaged.eval()
+        asr, references, spoken, spelled = model.asr, [], [], []
+        utterances = read_shards(folder)
+        for batch, texts in plain_batches(asr.processor, utterances[:: max(1, len(utterances) // count)][:count]):
+            features, lengths = batch["features"], batch["lengths"]
+            mask = (torch.arange(features.shape[-1]) < lengths[:, None]).long()
+            spoken += asr.processor.batch_decode(asr.generate(features, mask, max_new_tokens=48))
+            _, frame_lengths, logits = model.ctc_logits(features, lengths)
+            spelled += [ctc_text(row, int(n)) for row, n in zip(logits, frame_lengths, strict=True)]
+            references += texts
+        return jiwer.wer(references, spoken), jiwer.wer(references, spelled)
+
+    def evaluate(self) -> None:
+        """Prints the WER of the averaged weights on held-out voices, and on other takes of the known human speakers."""
+        for name, count in (("validation", 100), ("digits-validation", 200)):
+            folder = self.options.work_dir / name
+            if folder.is_dir():
+                lm, ctc = self.word_error_rates(folder, count)
+                print(f"step {self.step} {name}: WER {lm:.3f}, CTC {ctc:.3f}", flush=True)
+
+
+def batches(options: Options, processor, seed: int) -> Loader:
+    """The mixture of all sources that the work folder holds."""
+    settings = MelAugmentation()
+    decks = {options.work_dir / name: share for name, share in SHARES.items() if (options.work_dir / name).is_dir()}
+    return Loader(Mixture(decks, options.batch_seconds, settings, seed), processor, settings, seed + 1)
+
+
+def run(options: Options) -> Trainer:
+    """Trains until the time is over."""
+    torch.set_num_threads(options.threads)
+    trainer = Trainer(options)
+    if options.resume:
+        trainer.load()
+    loader = batches(options, trainer.model.asr.processor, options.seed + trainer.step)
+    begun, seen, report = time.monotonic() - trainer.elapsed, 0.0, []
+    evaluated = saved = since = time.monotonic()
+    while trainer.elapsed < 60 * options.minutes and trainer.step != options.max_steps:
+        batch = next(loader)
+        report.append(trainer.learn(batch))
+        seen += batch["lengths"].sum().item() / 100
+        now = time.monotonic()
+        trainer.elapsed = now - begun
+        if len(report) == options.report_steps:
+            ctc, lm = (sum(losses) / len(report) for losses in zip(*report, strict=True))
+            rate = trainer.optimizer.param_groups[0]["lr"]
+            line = f"{seen / (now - since):.0f} audio-s/s, lr {rate:.2e}, {trainer.elapsed / 60:.1f} min"
+            print(f"step {trainer.step}: ctc {ctc:.3f}, lm {lm:.3f}, {line}", flush=True)
+            report, seen, since = [], 0.0, now
+        if now - evaluated > options.evaluate_seconds:
+            trainer.evaluate()
+            evaluated = time.monotonic()
+        if now - saved > options.save_seconds:
+            trainer.save()
+            saved = time.monotonic()
+    trainer.save()
+    trainer.evaluate()
+    return trainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work-dir", type=Path, default=Options.work_dir)
+    parser.add_argument("--text", type=Path, help="general text for the tokenizer, a sentence a line")
+    parser.add_argument("--minutes", type=float, default=Options.minutes)
+    parser.add_argument("--batch-seconds", type=float, default=Options.batch_seconds)
+    parser.add_argument("--learning-rate", type=float, default=Options.learning_rate)
+    parser.add_argument("--ctc-weight", type=float, default=Options.ctc_weight)
+    parser.add_argument("--threads", type=int, default=Options.threads)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--max-steps", type=int, default=None)
+    run(Options(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()
