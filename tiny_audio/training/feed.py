@@ -1,0 +1,149 @@
+"""What is trained on: the usable clips, and their batches by number over the whole run."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from tiny_audio.data import (
+    ClipDataset,
+    Corpus,
+    SecondsBatchSampler,
+    Skipped,
+    SpeechCollator,
+    usable_rows,
+)
+from tiny_audio.data.stream_batches import Limits, StreamDataset
+from tiny_audio.errors import TinyAudioError
+
+from .schema import Settings
+
+CACHE_BYTES = 1 << 30  # decoded clips that are kept in memory
+
+
+class ClipFeed:
+    """Clips of a corpus; the batches of a run are numbered through all its epochs.
+
+    Args:
+        corpus: clips to train on.
+        settings: of the run.
+        max_samples: the encoder's window at 16 kHz; longer clips are skipped and listed.
+
+    Raises:
+        TinyAudioError: no clip of the corpus can be trained on.
+    """
+
+    def __init__(self, corpus: Corpus, settings: Settings, max_samples: int | None) -> None:
+        data, training = settings.data, settings.training
+        limits: dict[str, Any] = {"min_seconds": data.min_seconds, "max_seconds": data.max_seconds}
+        usable, self.skipped = usable_rows(corpus, max_samples_window=max_samples, **limits)
+        if not len(usable):
+            raise TinyAudioError(f"Nothing to train on in {corpus.name}: {self.skipped.summary()}.")
+        self.durations = corpus.durations[usable]
+        self.sampler = SecondsBatchSampler(self.durations, training.batch_seconds, data.seed, training.batch_size)
+        self.dataset = ClipDataset(
+            corpus,
+            usable,
+            max_samples_window=max_samples,
+            cache_bytes=CACHE_BYTES // max(1, training.num_workers),
+            **limits,
+        )
+        self.accumulation, self.training = training.gradient_accumulation_steps, training
+        self.steps = self._steps()
+
+    def _steps(self) -> int:
+        """Optimizer steps of the run: `max_steps` or `num_epochs`, whichever ends first."""
+        if self.training.num_epochs is None:
+            return self.training.max_steps or 0
+        whole, part = divmod(self.training.num_epochs, 1)
+        batches = sum(len(self.sampler.epoch(epoch)) for epoch in range(int(whole)))
+        batches += math.ceil(part * len(self.sampler.epoch(int(whole)))) if part else 0
+        return min(math.ceil(batches / self.accumulation), self.training.max_steps or math.inf)  # type: ignore[return-value]
+
+    def loader(self, start: int, collator: SpeechCollator) -> DataLoader:
+        """The batches of the run from number `start` on; its length is that of the whole run."""
+        batches = RunBatches(self.sampler, start, self.steps * self.accumulation)
+        return DataLoader(
+            self.dataset, batch_sampler=batches, collate_fn=collator, **_workers(self.training.num_workers)
+        )
+
+    def epochs(self, step: int) -> float:
+        """Passes over the data after `step` steps."""
+        epoch, place = self.sampler.locate(step * self.accumulation)
+        return epoch + place / len(self.sampler.epoch(epoch))
+
+    def describe(self) -> str:
+        """One line: clips, hours, steps."""
+        hours = float(self.durations.sum()) / 3600
+        epochs = self.epochs(self.steps)
+        return (
+            f"{len(self.durations):,} clips, {hours:.2f} h; {self.steps:,} steps of about "
+            f"{hours * 3600 / len(self.sampler) * self.accumulation:.0f} s: {epochs:.1f} epochs, {hours * epochs:.2f} h of audio"
+        )
+
+
+class StreamFeed:
+    """Clips as they come from a stream, whose length is not known."""
+
+    def __init__(self, settings: Settings, max_samples: int | None) -> None:
+        self.data, self.training = settings.data, settings.training
+        if self.training.max_steps is None or self.training.num_epochs is not None:
+            raise TinyAudioError(
+                "With data.streaming=true the length of an epoch is not known; set training.max_steps and no num_epochs."
+            )
+        self.steps, self.accumulation = self.training.max_steps, self.training.gradient_accumulation_steps
+        self.limits = Limits(max_samples, self.data.min_seconds, self.data.max_seconds)
+        self.skipped = Skipped()
+
+    @property
+    def dataset(self) -> StreamDataset:
+        return self._dataset(0)
+
+    def _dataset(self, start: int) -> StreamDataset:
+        return StreamDataset(
+            self.data,
+            self.data.train_split,
+            batch_seconds=self.training.batch_seconds,
+            max_batch_size=self.training.batch_size,
+            max_samples=self.data.max_train_samples,
+            start=start,
+            limits=self.limits,
+        )
+
+    def loader(self, start: int, collator: SpeechCollator) -> DataLoader:
+        """The batches of the run from number `start` on, endlessly."""
+        dataset, workers = self._dataset(start), _workers(self.training.num_workers)
+        return DataLoader(dataset, batch_size=None, collate_fn=collator, **workers)
+
+    def epochs(self, step: int) -> float:
+        """How much of the run is done: a stream's epochs cannot be counted."""
+        return step / self.steps
+
+    def describe(self) -> str:
+        """One line: what is streamed, and how much of it."""
+        hours = self.steps * self.accumulation * self.training.batch_seconds / 3600
+        return f"{self.data.path}, streamed; {self.steps:,} steps: at most {hours:.2f} h of audio"
+
+
+Feed = ClipFeed | StreamFeed
+
+
+class RunBatches(Sampler[list[int]]):
+    """Batches number `start` to `stop`; the length counts those before `start` too, as the Trainer expects."""
+
+    def __init__(self, sampler: SecondsBatchSampler, start: int, stop: int) -> None:
+        self.sampler, self.start, self.stop = sampler, start, stop
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self.sampler.batches(self.start, self.stop)
+
+    def __len__(self) -> int:
+        return self.stop
+
+
+def _workers(number: int) -> dict[str, Any]:
+    # A generator of its own: the loader would take its seed from the global one, and a resumed run has one loader more.
+    options: dict[str, Any] = {"num_workers": number, "generator": torch.Generator().manual_seed(0)}
+    return {**options, "prefetch_factor": 4} if number else options

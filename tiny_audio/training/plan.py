@@ -1,0 +1,54 @@
+"""What a run would do, without doing it: settings, parameters, clips, steps; nothing is trained or written."""
+
+from omegaconf import OmegaConf
+
+from tiny_audio.console import out, say
+from tiny_audio.errors import TinyAudioError
+from tiny_audio.model.encoders import adapter_for, quiet_transformers
+from tiny_audio.model.modeling import ASRModel
+
+from .build import outline, part_sizes
+from .feed import ClipFeed, StreamFeed
+from .run import show_parts, training_corpus
+from .schema import Settings
+
+
+def show_plan(settings: Settings) -> None:
+    """Prints the resolved settings, the parameters of each part, and the steps and hours of audio.
+
+    What needs the network and cannot be read is said, and the rest shown.
+    """
+    out(OmegaConf.to_yaml(OmegaConf.structured(settings)))
+    model = _outlined(settings)
+    _show_data(settings, model)
+    say("Dry run: nothing was trained or written.")
+
+
+def _outlined(settings: Settings) -> ASRModel | None:
+    try:
+        with quiet_transformers():
+            model = outline(settings.model)
+    except (OSError, ValueError) as error:
+        out(f"Parameters: the model's configs could not be read ({_one_line(error)}).\n")
+        return None
+    show_parts(part_sizes(model))
+    out()
+    return model
+
+
+def _show_data(settings: Settings, model: ASRModel | None) -> None:
+    window = adapter_for(model.config.audio_config).max_samples if model is not None else None
+    try:
+        if settings.data.streaming:
+            out(f"Training: {StreamFeed(settings, window).describe()}.")
+            return
+        feed = ClipFeed(training_corpus(settings), settings, window)
+    except (TinyAudioError, OSError) as error:
+        out(f"Training: the data could not be read ({_one_line(error)}).")
+        return
+    out(f"Training: {feed.describe()}.")
+    out(f"Skipped: {feed.skipped.summary()}.")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,214 @@
+"""A training run from settings to its result: data, model, trainer, summary."""
+
+import os
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+from transformers import TrainerCallback, set_seed
+
+from tiny_audio.console import progress, say, table, warn
+from tiny_audio.data import Corpus, Skipped, open_corpus
+from tiny_audio.errors import TinyAudioError, require_extra
+from tiny_audio.model.encoders import quiet_transformers
+from tiny_audio.model.modeling import ASRModel
+from tiny_audio.model.processor import ASRProcessor
+
+from .build import PartSize, build_model, part_sizes
+from .checkpoints import BEST, SETTINGS_FILE, checkpoints, find_resume, step_of
+from .feed import ClipFeed, Feed, StreamFeed
+from .progress import ShowProgress
+from .schema import Settings, to_tree
+from .trainer import SpeechTrainer, per_cent
+from .validation import Validation
+
+OUTPUTS = Path("outputs")
+SKIPPED_FILE = "skipped.jsonl"
+# what a run that goes on must have in common with its beginning, or its batches and weights would not fit
+FIXED_TRAINING = ("batch_seconds", "batch_size", "gradient_accumulation_steps", "seed")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to; WERs are fractions on the validation sample, `seconds` is the wall time of the training."""
+
+    folder: Path
+    model: Path
+    data: str
+    steps: int
+    epochs: float
+    seconds: float
+    loss: float
+    wer: float
+    best_wer: float
+    skipped: Skipped
+
+    def summary(self) -> str:
+        """The result and the next commands to type, for people."""
+        minutes, seconds = divmod(round(self.seconds), 60)
+        return "\n".join(
+            (
+                f"Trained {self.steps} steps ({self.epochs:.1f} epochs) in {minutes} min {seconds} s.",
+                f"Loss {self.loss:.3f}, validation WER {per_cent(self.wer)}, best {per_cent(self.best_wer)}.",
+                f"Skipped: {self.skipped.summary()}",
+                f"Best model: {self.model}",
+                "Next:",
+                f"  ta eval -m {self.model} -d {self.data}",
+                f"  ta transcribe -m {self.model} CLIP",
+                f"  tensorboard --logdir {self.folder}",
+            )
+        )
+
+
+def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
+    """Trains a model.
+
+    Args:
+        settings: of the run.
+        resume: "auto", a run's folder or a checkpoint: go on from there.
+
+    Raises:
+        TinyAudioError: data, checkpoint or settings are not usable, the loss is no number, or a checkpoint cannot be
+            written. ValueError, OSError: a part of the model cannot be loaded.
+    """
+    check_machine(settings)
+    folder, checkpoint = run_folder(settings, resume)
+    corpus = None if settings.data.streaming else training_corpus(settings)
+    set_seed(settings.training.seed)
+    model = build_model(settings.model)
+    processor: ASRProcessor = model.processor  # type: ignore[assignment]
+    window = processor.max_samples
+    feed: Feed = StreamFeed(settings, window) if corpus is None else ClipFeed(corpus, settings, window)
+    validation = Validation(settings.data, processor, settings.training.batch_seconds)
+    announce(model, feed, validation, folder)
+    begin(settings, folder, feed)
+    started = time.monotonic()
+    with progress("Training", feed.steps) as bar, quiet_transformers():
+        callbacks = [ShowProgress(bar, feed.steps), *trackers(settings, folder, checkpoint)]
+        trainer = SpeechTrainer(model, settings, feed, validation, folder, callbacks)
+        try:
+            trainer.fit(checkpoint)
+        finally:
+            feed.skipped.write(folder / SKIPPED_FILE)
+    return result(trainer, settings, time.monotonic() - started)
+
+
+def training_corpus(settings: Settings) -> Corpus:
+    """The clips to train on, sampled if the settings say so."""
+    data = settings.data
+    return open_corpus(data, data.train_split, max_samples=data.max_train_samples)
+
+
+def check_machine(settings: Settings) -> None:
+    """Fails early where something that the settings ask for is not here."""
+    if settings.training.dtype == "fp16" and not torch.cuda.is_available():
+        raise TinyAudioError("training.dtype=fp16 needs a CUDA GPU and there is none here; use bf16 or fp32.")
+    if settings.training.report_to == "tensorboard":
+        require_extra("tensorboard", "train")
+    if settings.training.report_to == "wandb":
+        require_extra("wandb", "wandb")
+
+
+def run_folder(settings: Settings, resume: str | None) -> tuple[Path, Path | None]:
+    """The folder of the run, and the checkpoint it goes on from.
+
+    Raises:
+        TinyAudioError: the folder holds another run, or the one to resume was made with other settings.
+    """
+    wanted = Path(settings.output_dir) if settings.output_dir else None
+    if resume is None:
+        folder = wanted or OUTPUTS / f"{settings.experiment}-{datetime.now():%Y%m%d-%H%M%S}"
+        if checkpoints(folder):
+            raise TinyAudioError(
+                f"{folder} already holds a run; go on with it by --resume auto, or name another --output-dir."
+            )
+        return folder, None
+    checkpoint = find_resume(resume, settings.experiment, wanted, OUTPUTS)
+    check_same_run(settings, checkpoint)
+    return checkpoint.parent, checkpoint
+
+
+def check_same_run(settings: Settings, checkpoint: Path) -> None:
+    """Compares with the settings that the run began with: some may change on the way, some may not."""
+    file = checkpoint.parent / SETTINGS_FILE
+    if not file.is_file():
+        return
+    before, now = OmegaConf.to_container(OmegaConf.load(file)), to_tree(settings)
+    changed = {
+        f"{section}.{key}": (old, now[section].get(key))
+        for section in ("model", "data", "training")
+        for key, old in before[section].items()  # type: ignore[index]
+        if now[section].get(key) != old
+    }
+    fixed = {f"training.{name}" for name in FIXED_TRAINING}
+    described = [f"{key} was {old}, is {new}" for key, (old, new) in changed.items()]
+    if any(not key.startswith("training.") or key in fixed for key in changed):
+        raise TinyAudioError(f"{checkpoint} belongs to a run with other settings: {'; '.join(described)}.")
+    if described:
+        warn(f"Going on with other settings: {'; '.join(described)}.")
+
+
+def announce(model: ASRModel, feed: Feed, validation: Validation, folder: Path) -> None:
+    """Says what is trained, on what, and where it goes."""
+    show_parts(part_sizes(model))
+    say(f"Training: {feed.describe()}.")
+    if len(feed.skipped):
+        say(f"Training: {feed.skipped.summary()}; listed in {folder / SKIPPED_FILE}.")
+    skipped = f"; {validation.skipped.summary()}" if len(validation.skipped) else ""
+    say(f"Validation: {len(validation.rows):,} clips{skipped}.")
+    say(f"Run folder: {folder}")
+
+
+def show_parts(sizes: list[PartSize]) -> None:
+    """The table of parameters."""
+    rows = [(size.name, f"{size.total:,}", f"{size.trainable:,}") for size in sizes]
+    rows.append(("all", f"{sum(size.total for size in sizes):,}", f"{sum(size.trainable for size in sizes):,}"))
+    table(("part", "parameters", "trained"), rows, right=("parameters", "trained"))
+
+
+def begin(settings: Settings, folder: Path, feed: Feed) -> None:
+    """Makes the run's folder and writes down what the run is made of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SETTINGS_FILE).write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)), encoding="utf-8")
+    feed.skipped.write(folder / SKIPPED_FILE)
+
+
+def trackers(settings: Settings, folder: Path, checkpoint: Path | None) -> list[TrainerCallback]:
+    """What draws the curves."""
+    if settings.training.report_to == "tensorboard":
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        after = None if checkpoint is None else step_of(checkpoint) + 1
+        return [TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"), purge_step=after))]
+    if settings.training.report_to == "wandb":
+        from transformers.integrations import WandbCallback
+
+        os.environ.setdefault("WANDB_PROJECT", "tiny-audio")
+        return [WandbCallback()]
+    return []
+
+
+def result(trainer: SpeechTrainer, settings: Settings, seconds: float) -> TrainResult:
+    """Collects what the trainer logged last."""
+    history = trainer.state.log_history
+
+    def last(name: str) -> float:
+        return next((entry[name] for entry in reversed(history) if name in entry), float("nan"))
+
+    steps = trainer.state.global_step
+    return TrainResult(
+        folder=trainer.folder,
+        model=trainer.folder / BEST,
+        data=settings.data.path,
+        steps=steps,
+        epochs=trainer.feed.epochs(steps),
+        seconds=seconds,
+        loss=last("loss"),
+        wer=last("eval_wer"),
+        best_wer=trainer.state.best_metric if trainer.state.best_metric is not None else float("nan"),
+        skipped=trainer.feed.skipped,
+    )

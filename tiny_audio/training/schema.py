@@ -1,0 +1,193 @@
+"""The settings of a training run: a dataclass a configuration group, a sentence on every field."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tiny_audio.data.config import ALIASES as DATA_ALIASES
+from tiny_audio.data.config import DataConfig
+from tiny_audio.errors import TinyAudioError
+
+DTYPES = ("fp32", "bf16", "fp16")
+SCHEDULES = ("cosine", "linear", "constant")
+TRACKERS = ("tensorboard", "wandb", "none")
+MODEL_DTYPES = ("float32", "bfloat16", "float16")
+ENCODER_PADDINGS = ("masked", "window")
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class ModelSettings:
+    """What is joined, and what of it is trained; the `model` group."""
+
+    audio_model_id: str | None = _option(None, "Encoder: Hub id or folder.")
+    text_model_id: str | None = _option(None, "Language model: Hub id or folder.")
+    pretrained: str | None = _option(
+        None, "Start from this checkpoint (folder, Hub id, or `nano`); all but dtype and freezing then comes from it."
+    )
+    self_contained: bool = _option(False, "Write encoder and language model into every checkpoint.")
+    projector_type: str = _option("mlp", "Name of the projector class in PROJECTOR_CLASSES.")
+    projector_pool_stride: int = _option(4, "Encoder frames that become one audio token.")
+    projector_hidden_dim: int = _option(2048, "Width of the projector's hidden layer.")
+    encoder_padding: str = _option("masked", "`masked`, or `window` for 30 s of unmasked mel as published checkpoints.")
+    system_prompt: str | None = _option(None, "System turn of the prompt; null for none.")
+    model_dtype: str = _option("float32", "Precision in which frozen parts are held: float32, bfloat16 or float16.")
+    attn_implementation: str | None = _option(
+        None, "Attention of both pretrained parts; null lets transformers choose."
+    )
+    freeze_projector: bool = _option(False, "Leave the projector as it is.")
+    freeze_language_model: bool = _option(True, "Leave the language model as it is.")
+
+    def __post_init__(self) -> None:
+        _one_of("model.model_dtype", self.model_dtype, MODEL_DTYPES)
+        _one_of("model.encoder_padding", self.encoder_padding, ENCODER_PADDINGS)
+        _at_least("model.projector_pool_stride", self.projector_pool_stride, 1)
+        _at_least("model.projector_hidden_dim", self.projector_hidden_dim, 1)
+        if self.freeze_projector and self.freeze_language_model:
+            raise TinyAudioError(
+                "model.freeze_projector and model.freeze_language_model are both true, so nothing would be trained; "
+                "set one of them to false."
+            )
+
+
+@dataclass
+class TrainingSettings:
+    """How long, how fast and in which steps; the `training` group."""
+
+    max_steps: int | None = _option(400, "Optimizer steps; with num_epochs set as well, whichever ends first.")
+    num_epochs: float | None = _option(None, "Passes over the data; with max_steps set as well, whichever ends first.")
+    learning_rate: float = _option(1e-3, "Peak learning rate of AdamW.")
+    lr_scheduler: str = _option("cosine", "After the warm-up: `cosine` or `linear` down to 0, or `constant`.")
+    warmup_steps: int = _option(0, "Steps over which the learning rate rises from 0.")
+    weight_decay: float = _option(0.01, "AdamW's weight decay, on matrices only: not on norms and biases.")
+    batch_seconds: float = _option(60.0, "Seconds of audio in a batch, padding included.")
+    batch_size: int | None = _option(None, "At most this many clips in a batch; null for no such limit.")
+    gradient_accumulation_steps: int = _option(
+        1, "Batches that make one optimizer step, weighted by their label tokens."
+    )
+    max_grad_norm: float = _option(1.0, "Gradients longer than this are scaled down to it; 0 for never.")
+    dtype: str = _option("fp32", "Computing precision: fp32, or mixed precision in bf16 or fp16 (a GPU).")
+    gradient_checkpointing: bool = _option(False, "Recompute the language model's layers instead of keeping them.")
+    seed: int = _option(0, "Seed of the new weights and of dropout; data.seed is that of the order of the clips.")
+    num_workers: int = _option(0, "Processes that decode audio and compute log-mels beside the training.")
+    logging_steps: int = _option(10, "Steps between two entries of log.jsonl and of the tracker.")
+    eval_steps: int | None = _option(None, "Steps between two validations; null for one, at the end.")
+    save_steps: int | None = _option(None, "Steps between two checkpoints to resume from; null for one, at the end.")
+    save_total_limit: int | None = _option(2, "Checkpoints to resume from that are kept, beside `best`; null for all.")
+    report_to: str = _option("tensorboard", "Where the curves go besides log.jsonl: tensorboard, wandb or none.")
+
+    def __post_init__(self) -> None:
+        _one_of("training.lr_scheduler", self.lr_scheduler, SCHEDULES)
+        _one_of("training.dtype", self.dtype, DTYPES)
+        _one_of("training.report_to", self.report_to, TRACKERS)
+        for name in ("max_steps", "gradient_accumulation_steps", "batch_size", "logging_steps", "eval_steps"):
+            _at_least(f"training.{name}", getattr(self, name), 1)
+        for name in ("save_steps", "save_total_limit"):
+            _at_least(f"training.{name}", getattr(self, name), 1)
+        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "num_workers", "learning_rate"):
+            _at_least(f"training.{name}", getattr(self, name), 0)
+        for name in ("batch_seconds", "num_epochs"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise TinyAudioError(f"training.{name} is {getattr(self, name)}; expected more than 0.")
+        if self.max_steps is None and self.num_epochs is None:
+            raise TinyAudioError("Neither training.max_steps nor training.num_epochs is set; set one of them.")
+
+
+@dataclass
+class Settings:
+    """Everything a run is made of."""
+
+    experiment: str = _option("quickstart", "Name of the experiment the settings began with.")
+    output_dir: str | None = _option(None, "Folder of the run; null for outputs/EXPERIMENT-DATE-TIME.")
+    model: ModelSettings = field(default_factory=ModelSettings, metadata={"help": "What is joined and trained."})
+    data: DataConfig = field(default_factory=DataConfig, metadata={"help": "Which dataset, and how it is read."})
+    training: TrainingSettings = field(default_factory=TrainingSettings, metadata={"help": "How long and how fast."})
+
+
+SECTIONS: dict[str, type] = {"model": ModelSettings, "data": DataConfig, "training": TrainingSettings}
+
+# Names that older configurations use, by section, and the fields they mean.
+ALIASES: dict[str, dict[str, str]] = {
+    "model": {"audio_downsample_rate": "projector_pool_stride"},
+    "data": DATA_ALIASES,
+    "training": {},
+}
+
+
+def to_settings(tree: Mapping[str, Any]) -> Settings:
+    """Checks a plain tree of values and makes Settings of it.
+
+    Raises:
+        TinyAudioError: an unknown key (names the nearest known one), a wrong type, or a value out of range.
+    """
+    _check_keys("", tree, Settings)
+    sections = {name: _section(name, tree.get(name) or {}, schema) for name, schema in SECTIONS.items()}
+    plain = {key: value for key, value in tree.items() if key not in SECTIONS}
+    return Settings(**{**plain, **sections})
+
+
+def to_tree(settings: Settings) -> dict[str, Any]:
+    """The settings as plain dictionaries."""
+    return OmegaConf.to_container(OmegaConf.structured(settings))  # type: ignore[return-value]
+
+
+def canonical(section: str, key: str) -> str:
+    """The field that a key of a section means."""
+    return ALIASES.get(section, {}).get(key, key)
+
+
+def _section(name: str, values: Any, schema: type) -> Any:
+    if not isinstance(values, Mapping):
+        raise TinyAudioError(f"{name} is {values!r}; expected a group of options, as in configs/{name}/.")
+    _check_keys(f"{name}.", values, schema)
+    types = {item.name: item.type for item in fields(schema)}
+    return schema(**{key: _typed(f"{name}.{key}", key, value, types[key]) for key, value in values.items()})
+
+
+def _typed(name: str, key: str, value: Any, kind: Any) -> Any:
+    """The value as the field's type: YAML and the command line write 1e-3 as text, and 1 for 1.0."""
+    if value == "???":
+        raise TinyAudioError(f"{name} is not set; set it on the command line with {name}=VALUE.")
+    holder = make_dataclass("Holder", [(key, kind, field())])
+    try:
+        return OmegaConf.merge(OmegaConf.structured(holder), {key: value})[key]
+    except OmegaConfBaseException as error:
+        expected = getattr(kind, "__name__", None) or str(kind).replace("None", "null").replace(" | ", " or ")
+        raise TinyAudioError(
+            f"{name} is {value!r} ({type(value).__name__}); expected a value of type {expected}."
+        ) from error
+
+
+def _check_keys(prefix: str, values: Mapping[str, Any], schema: type) -> None:
+    known = [item.name for item in fields(schema)]
+    for key in values:
+        if key not in known:
+            raise TinyAudioError(f"Unknown key {prefix}{key}; {_nearest(prefix, str(key), known)}")
+
+
+def _nearest(prefix: str, key: str, known: list[str]) -> str:
+    section = prefix.rstrip(".")
+    near = get_close_matches(key, [*known, *ALIASES.get(section, ())], n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {prefix}{canonical(section, near[0])}?"
+    elsewhere = [f"{name}.{key}" for name, schema in SECTIONS.items() if key in {item.name for item in fields(schema)}]
+    return f"did you mean {elsewhere[0]}?" if elsewhere else f"expected one of: {', '.join(known)}."
+
+
+def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        near = get_close_matches(str(value), choices, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise TinyAudioError(f"{name} is {value!r}; expected one of: {', '.join(choices)}.{hint}")
+
+
+def _at_least(name: str, value: float | None, least: float) -> None:
+    if value is not None and value < least:
+        raise TinyAudioError(f"{name} is {value}; expected at least {least}.")

@@ -1,0 +1,261 @@
+"""The Trainer of transformers, with batches by seconds, whole checkpoints, WER, and a resume that changes nothing."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
+
+from tiny_audio.data import SpeechCollator
+from tiny_audio.errors import TinyAudioError
+from tiny_audio.model.loading import load_trained_tensors
+from tiny_audio.model.modeling import ASRModel
+from tiny_audio.model.processor import IGNORED_LABEL
+
+from .checkpoints import BEST, LOG_FILE, STATE_FILE, rotate, step_of, truncate_log, write_whole
+from .feed import Feed
+from .schema import Settings, TrainingSettings
+from .validation import Validation
+
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+NEVER = 10**12  # steps between two events that only the end of the run brings
+
+
+class SpeechTrainer(Trainer):
+    """Trains an ASRModel on a feed. One epoch of the Trainer is the whole run; the feed knows the real ones.
+
+    Args:
+        model: with the parts to train unfrozen.
+        settings: of the run.
+        feed: the training batches.
+        validation: measured at intervals and at the end; the best model by WER is kept in `best/`.
+        folder: of the run.
+        callbacks: progress and trackers.
+    """
+
+    model: ASRModel
+    control: TrainerControl
+
+    def __init__(
+        self,
+        model: ASRModel,
+        settings: Settings,
+        feed: Feed,
+        validation: Validation,
+        folder: Path,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.feed, self.validation, self.folder = feed, validation, folder
+        self.meter = Meter()
+        self.start_step = 0
+        arguments = training_arguments(settings.training, folder, feed.steps)
+        super().__init__(
+            model=model, args=arguments, train_dataset=feed.dataset, eval_dataset=validation, callbacks=callbacks
+        )
+        self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = True
+        self.model.config.__dict__.pop("use_cache", None)  # the Trainer's, not part of our checkpoints
+        for printing in (PrinterCallback, ProgressCallback):
+            self.remove_callback(printing)
+        self._checkpointed = checkpointed_layers(model) if settings.training.gradient_checkpointing else []
+        self._first_bad_step = torch.full((), -1, dtype=torch.long, device=self.args.device)
+
+    def fit(self, checkpoint: Path | None = None) -> None:
+        """Trains from the start, or on from a checkpoint with the batch after the last one it used."""
+        if checkpoint is not None:
+            self.start_step = step_of(checkpoint)
+            truncate_log(self.folder / LOG_FILE, self.start_step)
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    # ---- data and loss
+
+    def get_train_dataloader(self) -> DataLoader:
+        return self.feed.loader(self.start_step * self.feed.accumulation, SpeechCollator(self.model.processor))
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor]:
+        """The batches of one step, and the number of label tokens in all of them."""
+        self.meter.start()
+        batches = list(islice(epoch_iterator, num_batches))
+        for batch in batches:
+            self.feed.skipped.update(batch.pop("skipped"))
+            self.meter.count(batch.pop("audio_seconds"), batch["audio_attention_mask"])
+        labels = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in batches)
+        return batches, torch.tensor(labels, device=device)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean over the label tokens of the whole step, however they are spread over its batches."""
+        for layer in self._checkpointed:
+            layer.training = True  # frozen layers are in inference mode, in which they would keep their activations
+        outputs = model(**inputs)
+        loss = outputs.loss * outputs.num_label_tokens / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        # kept on the device: asking for the value at every step would wait for the GPU
+        bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
+        self._first_bad_step = torch.where(bad, self.state.global_step + 1, self._first_bad_step)
+        return loss
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0  # the Trainer's formula counts mel values as tokens
+
+    # ---- logging and validation
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        self.meter.stop()
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            self._stop_if_not_finite()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _stop_if_not_finite(self) -> None:
+        step = int(self._first_bad_step)
+        if step >= 0:
+            raise TinyAudioError(
+                f"The loss is not a finite number at step {step}; lower training.learning_rate, or use dtype=bf16 or "
+                "fp32, and go on from the last checkpoint with --resume auto."
+            )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """To the trackers and, a line an entry, to log.jsonl."""
+        if "train_runtime" in logs:
+            return  # the Trainer's summary of itself, in units that mean nothing here
+        if "loss" in logs:
+            logs.update(self.meter.take())
+        self.state.epoch = self.feed.epochs(self.state.global_step)
+        super().log(logs, start_time)
+        with open(self.folder / LOG_FILE, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Validation loss and WER; the WER is a fraction."""
+        with self.accelerator.autocast():
+            measured = self.validation.measure(self.model)
+        metrics = {"eval_loss": measured.loss, "eval_wer": measured.wer, "eval_clips": measured.clips}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        better = super()._determine_best_metric(metrics, trial)
+        if better:
+            write_whole(self.folder / BEST, self.save_model)
+        return better
+
+    # ---- checkpoints
+
+    def save_model(self, output_dir: str | Path | None = None, _internal_call: bool = False) -> None:
+        self.model.save_pretrained(output_dir or self.folder)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        write_whole(self.folder / f"checkpoint-{self.state.global_step}", self._write_checkpoint)
+        rotate(self.folder, self.args.save_total_limit)
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        self.save_model(folder)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        self.state.save_to_json(str(folder / STATE_FILE))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_trained_tensors(model or self.model, str(resume_from_checkpoint))
+
+
+class Meter:
+    """Counts audio and padding of the steps since it was last read, and the seconds they took, validation left out."""
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.seconds = self.audio_seconds = 0.0
+        self.frames = self.own_frames = 0
+
+    def start(self) -> None:
+        """A step begins, its wait for data included."""
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        """A step ends."""
+        if self._started is not None:
+            self.seconds += time.perf_counter() - self._started
+            self._started = None
+
+    def count(self, audio_seconds: torch.Tensor, mask: torch.Tensor) -> None:
+        """Adds a batch: seconds (batch,) and its mask (batch, frames)."""
+        self.audio_seconds += float(audio_seconds.sum())
+        self.frames += mask.numel()
+        self.own_frames += int(mask.sum())
+
+    def take(self) -> dict[str, float]:
+        """Audio seconds, audio seconds per second, and padded frames / all frames; starts anew."""
+        values = {
+            "audio_seconds": round(self.audio_seconds, 2),
+            "audio_seconds_per_s": round(self.audio_seconds / max(self.seconds, 1e-9), 1),
+            "padding_ratio": round(1 - self.own_frames / max(self.frames, 1), 4),
+        }
+        self._reset()
+        return values
+
+
+def training_arguments(settings: TrainingSettings, folder: Path, steps: int) -> TrainingArguments:
+    """The Trainer's own arguments."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        run_name=folder.name,
+        max_steps=steps,
+        per_device_train_batch_size=1,  # batches are made by seconds
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=SCHEDULES[settings.lr_scheduler],
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.dtype == "bf16",
+        fp16=settings.dtype == "fp16",
+        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        seed=settings.seed,
+        logging_steps=settings.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=settings.eval_steps or NEVER,
+        save_strategy="steps",
+        save_steps=settings.save_steps or NEVER,
+        save_total_limit=settings.save_total_limit,
+        metric_for_best_model="eval_wer",
+        greater_is_better=False,
+        dataloader_num_workers=settings.num_workers,
+        remove_unused_columns=False,
+        ignore_data_skip=True,  # the loader starts at the right batch by itself
+        disable_tqdm=True,
+        report_to="none",  # trackers come as callbacks
+    )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs in one process would split a batch by clips
+    return arguments
+
+
+def checkpointed_layers(model: ASRModel) -> list[torch.nn.Module]:
+    """Switches on the recomputation of the language model's layers; returns those that do it."""
+    model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return [module for module in model.language_model.modules() if getattr(module, "gradient_checkpointing", False)]
+
+
+def per_cent(fraction: float) -> str:
+    """0.0831 → "8.3 %"."""
+    return "unknown" if math.isnan(fraction) else f"{100 * fraction:.1f} %"
