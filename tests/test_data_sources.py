@@ -7,6 +7,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import numpy as np
 import pytest
 from data_helpers import (
     parquet_rows,
@@ -75,16 +76,19 @@ def test_manifest_with_nemo_columns(tmp_path, suffix):
 
 
 def test_json_array_absolute_paths_and_offsets(tmp_path):
-    (tmp_path / "long.wav").write_bytes(wav_bytes(sine(3.0)))
+    recording = np.linspace(-0.9, 0.9, 62 * 16_000, dtype=np.float32)  # more than two blocks of the decoder
+    (tmp_path / "long.wav").write_bytes(wav_bytes(recording))
+    parts = ((0.0, 0.5), (29.75, 0.5), (45.0, 1.0), (61.75, 0.5))
     rows = [
-        {"audio_filepath": str(tmp_path / "long.wav"), "offset": start, "duration": 0.5, "text": text}
-        for start, text in ((0.0, "a"), (2.75, "b"))
+        {"audio_filepath": str(tmp_path / "long.wav"), "offset": start, "duration": seconds, "text": "a"}
+        for start, seconds in parts
     ]
     (tmp_path / "m.json").write_text(json.dumps(rows))
     corpus = opened(tmp_path / "m.json", "test")
-    assert len(set(corpus.ids)) == 2
-    assert len(corpus.load(0).waveform) == 8000
-    assert len(corpus.load(1).waveform) == 4000  # the recording ends there
+    assert len(set(corpus.ids)) == 4
+    for index, (start, seconds) in enumerate(parts):  # the last part is cut where the recording ends
+        expected = recording[round(start * 16_000) : round((start + seconds) * 16_000)]
+        assert corpus.load(index).waveform == pytest.approx(expected, abs=1e-4)
 
 
 def test_folder_of_manifests_and_synonyms(tmp_path):
@@ -250,6 +254,8 @@ def test_folder_and_files_that_are_no_dataset(tmp_path):
 def test_revision_of_a_local_dataset_is_refused(tmp_path):
     write_audiofolder(tmp_path, {"train": 2, "validation": 1})
     assert "revision" in message(tmp_path, revision="v1")
+    assert "revision" in message("quickstart", revision="v1")
+    assert "no subfolder" in message("quickstart", config="large")
 
 
 # The Hub: what `datasets` loads, and its errors

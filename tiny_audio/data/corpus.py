@@ -49,13 +49,26 @@ def load_row(row: Row) -> Example:
     """
     from tiny_audio.model.audio import load_audio
 
-    waveform = load_audio(_fetched(row.audio))
-    if row.offset is not None and row.duration is not None:
-        start = round(row.offset * SAMPLING_RATE)
-        waveform = waveform[start : start + round(row.duration * SAMPLING_RATE)]
+    audio = _fetched(row.audio)
+    waveform = load_audio(audio) if row.offset is None else _part(audio, row.offset, row.duration)
     if not len(waveform):
         raise ValueError(f"Clip {row.id} holds no audio samples; expected speech.")
     return Example(row.id, waveform, row.text, len(waveform) / SAMPLING_RATE, row.metadata)
+
+
+def _part(audio: Any, offset: float, duration: float | None) -> np.ndarray:
+    """A clip out of a longer recording, which is decoded up to the clip's end and never held as a whole."""
+    from tiny_audio.model.audio import stream_audio
+
+    start = round(offset * SAMPLING_RATE)
+    end = start + round(duration * SAMPLING_RATE) if duration is not None else None
+    blocks, position = [], 0
+    for block in stream_audio(audio):
+        blocks.append(block[max(0, start - position) : None if end is None else max(0, end - position)])
+        position += len(block)
+        if end is not None and position >= end:
+            break
+    return np.concatenate(blocks)
 
 
 def _fetched(audio: Any) -> Any:
@@ -206,6 +219,7 @@ class Corpus:
         seconds = self._known_seconds[self.positions]
         unknown = np.flatnonzero(np.isnan(seconds))
         seconds[unknown] = probe_durations(_Probe(self, int(index)) for index in unknown)
+        self._known_seconds[self.positions] = seconds  # for the corpora selected from this one
         return seconds
 
     def audio_path(self, index: int) -> str | None:

@@ -61,16 +61,20 @@ def is_local(config: DataConfig) -> bool:
 
 def local_splits(config: DataConfig) -> dict[str, list[Path]]:
     """Files of each split of a local dataset."""
-    if config.path in SHIPPED:
-        from tiny_audio.embedded import embedded
-
-        return find_splits(embedded(config.path))
-    path = Path(config.path).expanduser()
+    path = _local_path(config)
     if config.revision:
-        raise TinyAudioError(f"{path} is local and has no revisions; leave data.revision={config.revision} out.")
+        raise TinyAudioError(f"{config.path} is local and has no revisions; leave data.revision={config.revision} out.")
     if config.config:
         path = _subfolder(path, config.config)
     return find_splits(path)
+
+
+def _local_path(config: DataConfig) -> Path:
+    if config.path not in SHIPPED:
+        return Path(config.path).expanduser()
+    from tiny_audio.embedded import embedded
+
+    return embedded(config.path)
 
 
 def _subfolder(path: Path, name: str) -> Path:
