@@ -138,14 +138,14 @@ def _decoded_blocks(source, block_samples: int) -> Iterator[np.ndarray]:
 
 
 def _decode_av(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLING_RATE)
+    resampler = av.AudioResampler(format="fltp", rate=SAMPLING_RATE)  # channels kept: its own mix of 5.1 clips
     try:
         with av.open(file, metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise ValueError(f"{name} has no audio track; expected an audio file.")
             for frame in container.decode(container.streams.audio[0]):
-                yield from (out.to_ndarray()[0] for out in resampler.resample(frame))
-            yield from (out.to_ndarray()[0] for out in resampler.resample(None))
+                yield from (out.to_ndarray().mean(axis=0) for out in resampler.resample(frame))
+            yield from (out.to_ndarray().mean(axis=0) for out in resampler.resample(None))
     except av.error.FFmpegError as error:
         raise ValueError(
             f"{name} is not readable audio ({error.strerror}); expected WAV, FLAC, MP3, Ogg, M4A…."

@@ -68,8 +68,9 @@ def _pieces(items: queue.Queue, decode: Callable[[list[int]], str]) -> Iterator[
             raise item
         ids.append(item)
         text = decode(ids)
-        if not text.endswith("�") and len(text) > len(sent):  # half a character waits for its other bytes
-            yield text[len(sent) :]
-            sent = text
+        ready = text[:-1] if text.endswith("�") else text  # half a character waits for its other bytes
+        if len(ready) > len(sent):
+            yield ready[len(sent) :]
+            sent = ready
     if len(text := decode(ids)) > len(sent):
         yield text[len(sent) :]
