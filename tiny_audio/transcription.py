@@ -72,12 +72,12 @@ def load_model(model: str = "nano", device: str = "auto", dtype: str = "auto") -
     Raises:
         TinyAudioError: the device or the dtype does not exist. OSError, ValueError: not a checkpoint of ours.
     """
+    if dtype not in DTYPES:
+        raise TinyAudioError(f"Unknown dtype {dtype!r}; expected one of: {', '.join(DTYPES)}.")
     import torch
 
     from tiny_audio.model.modeling import ASRModel
 
-    if dtype not in DTYPES:
-        raise TinyAudioError(f"Unknown dtype {dtype!r}; expected one of: {', '.join(DTYPES)}.")
     device = best_device() if device == "auto" else device
     try:
         torch.empty(1, device=device)
