@@ -1,0 +1,462 @@
+"""Evaluation end to end on miniature models: results, resuming after kill -9, failures, batches, other recognisers."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiny_audio.cli.main import run
+from tiny_audio.errors import TinyAudioError
+from tiny_audio.evaluation.recognizers import choose_provider, open_recognizer
+from tiny_audio.evaluation.recognizers.source import ModelSource
+from tiny_audio.evaluation.results import ClipResult, Metrics, ResultsFolder, read_results, worst_first
+from tiny_audio.evaluation.run import evaluate
+from tiny_audio.evaluation.settings import EvalSettings
+
+WORDS = "zero one two three four five six seven eight nine".split()
+RATE = 16_000  # Hz
+
+
+@pytest.fixture(scope="module")
+def talker(tiny_checkpoint: Path, tmp_path_factory) -> Path:
+    """The miniature checkpoint, made to say something that depends on what it hears."""
+    import torch
+
+    from tiny_audio import ASRModel
+
+    model = ASRModel.from_pretrained(tiny_checkpoint)
+    with torch.no_grad():
+        for weight in model.language_model.model.layers.parameters():
+            if weight.dim() > 1:
+                weight.mul_(10)  # or the residual stream, that is the last token, drowns what was heard
+        model.language_model.get_input_embeddings().weight[:6] = 0  # the special tokens, tied with their logits
+    folder = shutil.copytree(tiny_checkpoint, tmp_path_factory.mktemp("talker") / "talker")
+    model.language_model.save_pretrained(folder / "decoder")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """A manifest of 40 clips of 0.3 to 2 s, one of 33 s, and one with an empty text."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    lengths = [*rng.uniform(0.3, 2.0, 40), 33.0, 0.5]
+    texts = [" ".join(rng.choice(WORDS, 3)) for _ in lengths[:-1]] + [""]
+    rows = []
+    for number, (seconds, text) in enumerate(zip(lengths, texts, strict=True)):
+        noise = rng.standard_normal(round(seconds * RATE)) * rng.uniform(0.01, 0.3)
+        write_wav(folder / f"{number:03d}.wav", np.sin(np.cumsum(rng.uniform(0.05, 0.9)) + noise) * 0.3 + noise)
+        rows.append({"audio": f"{number:03d}.wav", "text": text, "id": f"clip-{number:03d}"})
+    return write_manifest(folder / "test.jsonl", rows)
+
+
+def write_wav(path: Path, waveform: np.ndarray) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
+
+
+def write_manifest(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def settings_for(model: Path | str, dataset: Path | str, folder: Path, **options) -> EvalSettings:
+    return EvalSettings(model=str(model), dataset=str(dataset), output_dir=folder, device="cpu", **options)
+
+
+def texts_of(folder: Path) -> dict[str, str | None]:
+    return {result.id: result.prediction for result in read_results(folder)}
+
+
+class Counting:
+    """A recogniser that remembers the clips it was given after the warm-up."""
+
+    def __init__(self, settings: EvalSettings, poison: float | None = None) -> None:
+        self.inner = open_recognizer(settings)
+        self.device, self.decoding = self.inner.device, self.inner.decoding
+        self.batches: list[int] = []
+        self.poison = poison  # a clip of so many seconds cannot be decoded
+
+    def transcribe(self, batch: list[np.ndarray]) -> list[str]:
+        self.batches.append(len(batch))
+        if any(len(clip) == self.poison for clip in batch):
+            raise RuntimeError("this clip breaks the model")
+        return self.inner.transcribe(batch)
+
+
+@pytest.fixture(scope="module")
+def whole(talker: Path, corpus: Path, tmp_path_factory) -> Metrics:
+    """An uninterrupted run over the corpus, two clips at a time."""
+    return evaluate(settings_for(talker, corpus, tmp_path_factory.mktemp("whole"), batch_size=2))
+
+
+def test_the_results_folder(whole: Metrics) -> None:
+    results = read_results(whole.folder)
+    assert len({result.id for result in results}) == len(results) == whole.num_samples == 42
+    assert results[0].duration == pytest.approx(33.0, abs=0.01)  # longest first
+    assert len(set(texts_of(whole.folder).values())) > 10  # the model does hear a difference
+    errors = sum(result.word_errors for result in results)
+    assert whole.wer == pytest.approx(errors / sum(result.reference_words for result in results))
+    assert whole.wer_interval[0] <= whole.wer <= whole.wer_interval[1]
+    assert whole.rtfx == pytest.approx(whole.audio_seconds / whole.decode_seconds, rel=0.02)
+    assert whole.audio_seconds == pytest.approx(sum(result.duration for result in results), abs=0.01)
+    stored = json.loads((whole.folder / "metrics.json").read_text())
+    assert {"wer", "cer", "num_samples", "num_failed", "audio_seconds", "rtfx"} <= stored.keys()
+    assert stored["normalizer"]["name"] == "whisper-en" and stored["other_normalizer"]["name"] == "basic"
+    assert stored["versions"]["transformers"] and stored["hardware"]["device"] == "cpu"
+    assert "WER" in (whole.folder / "results.txt").read_text()
+    line = json.loads((whole.folder / "results.jsonl").read_text().splitlines()[0])
+    expected = "id duration reference prediction wer substitutions deletions insertions seconds error"
+    assert list(line)[:10] == expected.split()
+
+
+def test_an_empty_reference_is_scored(whole: Metrics) -> None:
+    result = next(result for result in read_results(whole.folder) if result.reference == "")
+    assert not result.failed and result.reference_words == 0
+    assert result.insertions == result.word_errors == result.wer
+
+
+def test_batch_size_changes_no_text(talker: Path, corpus: Path, whole: Metrics, tmp_path: Path) -> None:
+    one = evaluate(settings_for(talker, corpus, tmp_path / "1", batch_size=1))
+    sixteen = evaluate(settings_for(talker, corpus, tmp_path / "16", batch_size=16))
+    assert texts_of(one.folder) == texts_of(sixteen.folder) == texts_of(whole.folder)
+    assert (one.wer, one.wer_interval, one.cer) == (sixteen.wer, sixteen.wer_interval, sixteen.cer)
+
+
+def test_killed_and_resumed(talker: Path, corpus: Path, whole: Metrics, tmp_path: Path) -> None:
+    arguments = ["eval", "-m", str(talker), "-d", str(corpus), "--batch-size", "2", "--device", "cpu"]
+    command = [sys.executable, "-m", "tiny_audio.cli.main", *arguments, "--output-dir", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    results = tmp_path / "results.jsonl"
+    while process.poll() is None and not (results.exists() and results.read_bytes().count(b"\n") >= 8):
+        time.sleep(0.005)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = results.read_bytes().count(b"\n")
+    assert 8 <= done < 42
+    with results.open("ab") as file:
+        file.write(b'{"id": "clip-0')  # a line that was being written
+
+    settings = settings_for(talker, corpus, tmp_path, batch_size=2)
+    recognizer = Counting(settings)
+    resumed = evaluate(settings, lambda _: recognizer)
+    assert sum(recognizer.batches[1:]) == 42 - done  # the first was the warm-up
+    assert len(read_results(tmp_path)) == results.read_bytes().count(b"\n") == 42
+    assert texts_of(tmp_path) == texts_of(whole.folder)
+    for name in ("wer", "wer_interval", "cer", "substitutions", "deletions", "insertions", "num_samples", "num_failed"):
+        assert getattr(resumed, name) == pytest.approx(getattr(whole, name), abs=0)
+
+
+def test_a_finished_run_is_not_done_again(talker: Path, corpus: Path, whole: Metrics) -> None:
+    def refuse(_):
+        raise AssertionError("nothing is left to decode")
+
+    again = evaluate(settings_for(talker, corpus, whole.folder, batch_size=2), refuse)
+    assert again.wer == whole.wer and again.date == whole.date
+
+
+def test_other_settings_in_the_folder(talker: Path, corpus: Path, whole: Metrics) -> None:
+    with pytest.raises(TinyAudioError, match=r"batch_size \(2 there, 3 now\), normalizer \(whisper-en there, basic"):
+        evaluate(settings_for(talker, corpus, whole.folder, batch_size=3, normalizer="basic"))
+
+
+def test_a_checkpoint_trained_anew_is_another_run(talker: Path, corpus: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(talker, tmp_path / "model")
+    settings = settings_for(model, corpus, tmp_path / "out", max_samples=2)
+    evaluate(settings)
+    os.utime(model / "model.safetensors", (1, 1))
+    with pytest.raises(TinyAudioError, match="model_fingerprint"):
+        evaluate(settings)
+
+
+def test_two_runs_in_one_folder(tmp_path: Path) -> None:
+    with ResultsFolder(tmp_path, {"a": 1}), pytest.raises(TinyAudioError, match="Another evaluation is writing"):
+        ResultsFolder(tmp_path, {"a": 1})
+    with ResultsFolder(tmp_path, {"a": 1}):
+        pass
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    with ResultsFolder(tmp_path, {}) as folder:
+        folder.append([ClipResult("a", 1.0, "x", "x"), ClipResult("a", 1.0, "x", "x"), ClipResult("b", 1.0, "y", "y")])
+    lines = (tmp_path / "results.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(lines) == 2
+    (tmp_path / "results.jsonl").write_bytes(b"nonsense\n" + lines[0])
+    with pytest.raises(TinyAudioError, match="Line 1 of"):
+        ResultsFolder(tmp_path, {})
+
+
+def test_texts_of_any_kind_survive_the_file(tmp_path: Path) -> None:
+    text = 'line\nbreak \u2028 \x00 \ud800 ünïcödé "quoted" \\ 语音'
+    with ResultsFolder(tmp_path, {}) as folder:
+        folder.append([ClipResult(text, 1.0, text, text)])
+    assert read_results(tmp_path)[0].prediction == text
+
+
+@pytest.fixture()
+def spoilt(corpus: Path, tmp_path: Path) -> Path:
+    """Five good clips, one that is no audio, one that is missing, one without samples."""
+    for number in range(5):
+        shutil.copy(corpus.parent / f"{number:03d}.wav", tmp_path)
+    (tmp_path / "noise.wav").write_bytes(b"this is no audio" * 20)
+    write_wav(tmp_path / "empty.wav", np.zeros(0))
+    names = [*(f"{number:03d}.wav" for number in range(5)), "noise.wav", "missing.wav", "empty.wav"]
+    rows = [{"audio": name, "text": "hello world", "id": name} for name in names]
+    return write_manifest(tmp_path / "test.jsonl", rows)
+
+
+def test_bad_clips_are_counted_not_scored(talker: Path, spoilt: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["eval", str(talker), "-d", str(spoilt), "--output-dir", str(tmp_path / "out"), "--device", "cpu"]
+    assert run(arguments) == 1
+    shown = capsys.readouterr().out
+    assert "Failed clips" in shown and "noise.wav  failed:" in shown
+    metrics = Metrics.read(tmp_path / "out")
+    assert (metrics.num_samples, metrics.num_failed, metrics.reference_words) == (8, 3, 10)
+    failed = {result.id: result for result in read_results(tmp_path / "out") if result.failed}
+    assert failed.keys() == {"noise.wav", "missing.wav", "empty.wav"}
+    assert all(result.wer is None and result.prediction is None for result in failed.values())
+    shutil.copy(tmp_path / "000.wav", tmp_path / "noise.wav")  # mended: the same command takes it in
+    assert run([*arguments, "--allow-failures"]) == 0
+    assert Metrics.read(tmp_path / "out").num_failed == 2
+    assert len(read_results(tmp_path / "out")) == 8
+
+
+def test_a_clip_that_breaks_its_batch_is_found(talker: Path, corpus: Path, tmp_path: Path) -> None:
+    with wave.open(str(corpus.parent / "007.wav")) as file:
+        poison = file.getnframes()
+    settings = settings_for(talker, corpus, tmp_path, batch_size=16)
+    metrics = evaluate(settings, lambda _: Counting(settings, poison))
+    failed = [result for result in read_results(tmp_path) if result.failed]
+    assert [result.id for result in failed] == ["clip-007"] and metrics.num_failed == 1
+    assert failed[0].error == "RuntimeError: this clip breaks the model"
+
+
+def test_a_model_that_fails_on_everything_stops_early(talker: Path, corpus: Path, tmp_path: Path) -> None:
+    class Broken:
+        device, decoding = "cpu", {}
+
+        def transcribe(self, batch: list[np.ndarray]) -> list[str]:
+            raise RuntimeError("out of luck")
+
+    with pytest.raises(TinyAudioError, match="first 20 clips.*out of luck"):
+        evaluate(settings_for(talker, corpus, tmp_path / "all"), lambda _: Broken())
+    with pytest.raises(TinyAudioError, match="No clip .* 3 found, 3 failed; the first error is RuntimeError"):
+        evaluate(settings_for(talker, corpus, tmp_path / "few", max_samples=3), lambda _: Broken())
+    assert not (tmp_path / "few" / "metrics.json").exists()
+
+
+def test_zero_clips_is_an_error(talker: Path, tmp_path: Path, capsys) -> None:
+    empty = write_manifest(tmp_path / "test.jsonl", [])
+    assert run(["eval", "-m", str(talker), "-d", str(empty), "--output-dir", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("Error: ")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+BAD_COMMANDS = [
+    (["-d", "./no-such-data"], "no-such-data"),
+    (["-d", "nobody/no-such-corpus"], "no-such-corpus"),
+    (["--split", "tset"], "tset"),
+    (["--text-column", "words"], "words"),
+    (["-m", "./no-such-model"], "./no-such-model does not exist"),
+    (["-m", "nobody/no-such-model"], "neither a folder here nor readable on the Hugging Face Hub"),
+    (["-m", "."], "holds no config.json"),
+    (["--provider", "nobody"], "local, huggingface"),
+    (["--device", "cuda:7"], "not on this machine"),
+    (["--normalizer", "whisper"], "whisper-en, basic, none"),
+    (["--dtype", "int3"], "float32"),
+]
+
+
+@pytest.mark.parametrize("options, message", BAD_COMMANDS)
+def test_bad_commands_are_one_line(talker, speech, tmp_path, monkeypatch, capsys, options, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["eval", "-m", str(talker), "-d", str(speech / "spoken-digits"), "-n", "2"]
+    assert run([*arguments, *options]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("Error: ") and message in error
+
+
+def test_sample_options_and_default_folder(talker, corpus, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["eval", "-m", str(talker), "-d", str(corpus), "-n", "7", "--normalizer", "basic"]
+    assert run(arguments) == run([*arguments, "--num-beams", "2", "--max-new-tokens", "7"]) == run(arguments) == 0
+    folders = sorted((tmp_path / "outputs" / "eval").iterdir())
+    assert len(folders) == 2
+    first, second = (Metrics.read(folder) for folder in sorted(folders, key=lambda f: f.stat().st_ctime))
+    assert (first.num_samples, first.normalizer["name"]) == (7, "basic")
+    assert (second.decoding["num_beams"], second.decoding["max_new_tokens"]) == (2, 7)
+    assert texts_of(first.folder).keys() == texts_of(second.folder).keys()
+    assert "basic" in capsys.readouterr().out
+
+
+def test_streaming_measures_the_same(talker: Path, corpus: Path, whole: Metrics, tmp_path: Path) -> None:
+    settings = settings_for(talker, corpus, tmp_path, streaming=True, batch_size=4)
+    streamed = evaluate(settings)
+    assert texts_of(tmp_path) == texts_of(whole.folder)
+    assert (streamed.wer, streamed.wer_interval) == (whole.wer, whole.wer_interval)
+    assert evaluate(settings, lambda _: pytest.fail("nothing is left")).date == streamed.date
+
+
+def test_several_datasets_one_table(talker, corpus, spoilt, tmp_path, capsys) -> None:
+    arguments = ["eval", "-m", str(talker), "-d", str(corpus), "-d", str(spoilt), "-n", "5"]
+    run([*arguments, "--output-dir", str(tmp_path / "out"), "--allow-failures"])
+    assert len(list((tmp_path / "out").glob("*/metrics.json"))) == 2
+    assert capsys.readouterr().out.count(str(talker)) == 2
+
+
+def test_worst_clips_hold_inventions() -> None:
+    silence = ClipResult("silence", 1, "", "ghost words", 2.0, 0, 0, 2)
+    half = ClipResult("half", 1, "a b", "a", 0.5, 0, 1, 0)
+    right = ClipResult("right", 1, "a", "a", 0.0, 0, 0, 0)
+    broken = ClipResult("broken", None, "a", error="no audio")
+    assert [result.id for result in worst_first([half, right, broken, silence])] == ["silence", "half"]
+
+
+def test_real_speech_in_any_batch(talker: Path, speech: Path, tmp_path: Path) -> None:
+    """Clips of 0.4 to 33 s; the tiny model's texts are nonsense, but the same nonsense."""
+    dataset = speech / "librispeech-small"
+    texts = []
+    for size in (1, 16):
+        settings = settings_for(talker, dataset, tmp_path / str(size), batch_size=size, max_samples=24)
+        assert evaluate(settings).num_failed == 0
+        texts.append(texts_of(tmp_path / str(size)))
+    assert texts[0] == texts[1] and len(set(texts[0].values())) > 2
+
+
+def test_nano_on_the_shipped_corpus(nano: Path, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["eval", "-n", "8", "--device", "cpu"]) == 0
+    captured = capsys.readouterr()
+    assert "Normalizer basic" in captured.err and "whisper-en" in captured.out
+    metrics = Metrics.read(next((tmp_path / "outputs" / "eval").iterdir()))
+    assert metrics.wer < 0.5 and metrics.num_samples == 8
+
+
+# ---- other people's recognisers
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory) -> Path:
+    """A random miniature Whisper that says bytes, saved by transformers."""
+    import torch
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import (
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperProcessor,
+        WhisperTokenizer,
+    )
+
+    names = "endoftext startoftranscript en translate transcribe startoflm startofprev nospeech notimestamps"
+    specials = [f"<|{name}|>" for name in names.split()]
+    tokens = [*sorted(ByteLevel.alphabet()), *specials, *(f"<|{i * 0.02:.2f}|>" for i in range(1501))]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = WhisperTokenizer(vocab=vocabulary, merges=[], additional_special_tokens=specials, pad_token=specials[0])
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        vocab_size=len(tokens), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=80, pad_token_id=256,
+        decoder_start_token_id=257, eos_token_id=256, bos_token_id=256,
+    )  # fmt: skip
+    model = WhisperForConditionalGeneration(config)
+    with torch.no_grad():
+        model.model.decoder.embed_tokens.weight[256:] = 0  # tied with the output: specials get a logit of 0
+    generation = model.generation_config
+    generation._from_model_config = False
+    generation.update(
+        no_timestamps_token_id=vocabulary["<|notimestamps|>"], prev_sot_token_id=vocabulary["<|startofprev|>"],
+        is_multilingual=False, max_length=24, suppress_tokens=None, begin_suppress_tokens=None,
+    )  # fmt: skip
+    generation.no_timestamps_token_id = vocabulary["<|notimestamps|>"]
+    generation.prev_sot_token_id = vocabulary["<|startofprev|>"]
+    generation.is_multilingual = False
+    folder = tmp_path_factory.mktemp("hf") / "whisper"
+    model.save_pretrained(folder)
+    WhisperProcessor(WhisperFeatureExtractor(), tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["group", "layer"])
+def wav2vec2(request, tmp_path_factory) -> Path:
+    """A random miniature wav2vec2 with a CTC head, with the normalisation of the base or of the large models."""
+    import torch
+    from transformers import (
+        Wav2Vec2Config,
+        Wav2Vec2CTCTokenizer,
+        Wav2Vec2FeatureExtractor,
+        Wav2Vec2ForCTC,
+        Wav2Vec2Processor,
+    )
+
+    folder = tmp_path_factory.mktemp("hf") / f"wav2vec2-{request.param}"
+    folder.mkdir()
+    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz'"]
+    (folder / "vocab.json").write_text(json.dumps({letter: number for number, letter in enumerate(letters)}))
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        vocab_size=len(letters), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        conv_dim=[16] * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2,
+        feat_extract_norm=request.param, do_stable_layer_norm=request.param == "layer",
+    )  # fmt: skip
+    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    extractor = Wav2Vec2FeatureExtractor(return_attention_mask=request.param == "layer")
+    Wav2Vec2Processor(extractor, Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))).save_pretrained(folder)
+    return folder
+
+
+def test_the_provider_chooses_itself(talker: Path, whisper: Path) -> None:
+    for model, provider in ((talker, "local"), (whisper, "huggingface")):
+        assert choose_provider(EvalSettings(), ModelSource.of(str(model))) == provider
+    assert choose_provider(EvalSettings(provider="huggingface"), ModelSource.of(str(talker))) == "huggingface"
+
+
+def _measured_in_any_batch(model: Path, corpus: Path, tmp_path: Path, **options) -> dict[str, str | None]:
+    """No clip lost, the one of 33 s and those of 0.3 s included, and the same texts whatever the batch."""
+    texts = []
+    for size in (1, 8):
+        settings = settings_for(model, corpus, tmp_path / str(size), batch_size=size, **options)
+        metrics = evaluate(settings)
+        assert metrics.num_failed == 0 and metrics.provider == "huggingface"
+        texts.append(texts_of(metrics.folder))
+    assert texts[0] == texts[1]
+    return texts[0]
+
+
+def test_whisper(whisper: Path, corpus: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in corpus.read_text().splitlines()]
+    chosen = write_manifest(corpus.parent / "few.jsonl", [*rows[:9], rows[40]])
+    texts = _measured_in_any_batch(whisper, chosen, tmp_path)
+    assert len(texts) == 10 and all(texts.values())
+
+
+def test_wav2vec2(wav2vec2: Path, corpus: Path, tmp_path: Path) -> None:
+    texts = _measured_in_any_batch(wav2vec2, corpus, tmp_path)
+    assert len(texts) == 42 and len(texts["clip-040"] or "") > 5 * len(texts["clip-000"] or "")
+
+
+def test_a_model_that_is_no_recogniser(tiny_parts: Path, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(TinyAudioError, match="decoder cannot be loaded"):
+        evaluate(settings_for(tiny_parts / "decoder", corpus, tmp_path, max_samples=1))
+
+
+def test_remote_code_needs_consent(whisper: Path, corpus: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whisper, tmp_path / "custom")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "custom-asr", "auto_map": {"AutoConfig": "custom.CustomConfig"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "custom.py").write_text("raise SystemExit('remote code ran')\n")
+    with pytest.raises(TinyAudioError, match="--trust-remote-code"):
+        evaluate(settings_for(folder, corpus, tmp_path / "out", max_samples=1))

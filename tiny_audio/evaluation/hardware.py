@@ -1,0 +1,55 @@
+"""What a figure was measured with: device, processor, and library versions."""
+
+import importlib.metadata
+import os
+import platform
+
+from tiny_audio.errors import TinyAudioError
+
+LIBRARIES = ("tiny-audio", "torch", "transformers", "jiwer", "whisper-normalizer", "datasets", "av", "numpy")
+
+
+def pick_device(name: str) -> str:
+    """`auto` is the GPU where there is one.
+
+    Raises:
+        TinyAudioError: the named device is not on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = name.split(":")[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(kind):
+        found = ", ".join(kind for kind, available in there.items() if available)
+        raise TinyAudioError(f"The device {name!r} is not on this machine; found {found}.")
+    return name
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that shape a result."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # run from a checkout that is not installed
+    return versions
+
+
+def hardware(device: str) -> dict[str, str | int]:
+    """The processor that decoded."""
+    import torch
+
+    found: dict[str, str | int] = {
+        "device": device,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu_cores": os.cpu_count() or 1,
+        "torch_threads": torch.get_num_threads(),
+    }
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found

@@ -1,0 +1,116 @@
+"""Where a model is: shipped, a folder, or the Hub; what kind it is, and a fingerprint that changes with its files."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tiny_audio.embedded import embedded
+from tiny_audio.errors import TinyAudioError
+
+SHIPPED = ("nano",)
+REACH_SECONDS = 4.0
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model's folder or Hub id (`location`), and the revision for a Hub id."""
+
+    name: str  # as the user wrote it
+    location: str
+    revision: str | None = None
+    local: bool = False
+
+    @classmethod
+    def of(cls, name: str) -> "ModelSource":
+        """What `-m NAME` means.
+
+        Raises:
+            TinyAudioError: neither shipped, nor a folder with a config.json, nor written like a Hub id.
+        """
+        if name in SHIPPED:
+            return cls(name, str(embedded(name)), local=True)
+        folder = Path(name).expanduser()
+        if folder.exists():
+            _require_checkpoint(folder)
+            return cls(name, str(folder), local=True)
+        if not _HUB_ID.fullmatch(name) or name.startswith("."):
+            raise TinyAudioError(f"The model {name} does not exist; expected a checkpoint folder, a Hub id, or nano.")
+        location, _, revision = name.partition("@")
+        return cls(name, location, revision or None)
+
+    def model_type(self) -> str | None:
+        """`model_type` of config.json: "asr_model" is ours.
+
+        Raises:
+            TinyAudioError: it cannot be read; for a Hub id also when there is no network.
+        """
+        from transformers import PretrainedConfig
+
+        try:
+            with offline_if_unreachable(self):
+                config, _ = PretrainedConfig.get_config_dict(self.location, revision=self.revision)
+        except OSError as error:
+            raise self.unreadable(error) from error
+        return config.get("model_type")
+
+    def unreadable(self, error: Exception) -> TinyAudioError:
+        """What to tell the user when the model's files cannot be had."""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        if self.local:
+            return TinyAudioError(f"The model {self.name} cannot be loaded: {lines[0]}")
+        return TinyAudioError(
+            f"The model {self.name} is neither a folder here nor readable on the Hugging Face Hub ({lines[0].rstrip('.')}); "
+            "check the name, the network and, for a private model, HF_TOKEN."
+        )
+
+    def fingerprint(self) -> str | None:
+        """Changes when a local checkpoint is trained anew; None for a Hub id, whose revision says it."""
+        if not self.local:
+            return None
+        folder = Path(self.location)
+        weights = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin", ".json"))
+        stats = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in weights]
+        return short_hash(stats)
+
+
+def short_hash(value: Any) -> str:
+    """Ten hexadecimal digits of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+
+
+@contextmanager
+def offline_if_unreachable(source: ModelSource) -> Iterator[None]:
+    """For a Hub id without network: what is in the cache at once, instead of five retries of each request."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    if not source.local and not before and not _hub_answers():
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _hub_answers() -> bool:
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
+    except Exception:  # noqa: BLE001 - which HTTP library raises depends on the version of huggingface_hub
+        return False
+    return True
+
+
+def _require_checkpoint(folder: Path) -> None:
+    if (folder / "config.json").is_file():
+        return
+    inside = sorted(p.parent.name for p in folder.glob("*/config.json")) if folder.is_dir() else []
+    hint = f"; did you mean {folder / inside[0]}?" if inside else "; expected a checkpoint folder."
+    raise TinyAudioError(f"{folder} holds no config.json{hint}")
