@@ -252,7 +252,7 @@ def training_arguments(settings: TrainingSettings, folder: Path, steps: int) -> 
 
 def checkpointed_layers(model: ASRModel) -> list[torch.nn.Module]:
     """Switches on the recomputation of the language model's layers; returns those that do it."""
-    model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.language_model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return [module for module in model.language_model.modules() if getattr(module, "gradient_checkpointing", False)]
 
 

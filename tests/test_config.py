@@ -1,0 +1,143 @@
+"""Configuration: every YAML composes, wrong keys and values are one-line errors, aliases and overrides act."""
+
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+from omegaconf import OmegaConf
+
+from tiny_audio.errors import TinyAudioError
+from tiny_audio.training.config import compose, config_folders, members
+from tiny_audio.training.schema import SECTIONS, Settings, to_settings, to_tree
+
+FOLDERS = config_folders()
+GROUPS = [(group, name) for group in SECTIONS for name in members(group, FOLDERS)]
+
+
+@pytest.mark.parametrize("experiment", members("experiments", FOLDERS))
+def test_every_experiment_composes(experiment):
+    settings = compose(experiment)
+    assert settings.experiment == experiment
+    assert to_settings(to_tree(settings)) == settings
+
+
+@pytest.mark.parametrize(("group", "name"), GROUPS, ids=lambda value: str(value))
+def test_every_group_member_composes(group, name):
+    overrides = [f"{group}={name}"] + (["data.path=somewhere"] if name == "custom" else [])
+    tree = to_tree(compose(overrides=overrides))
+    for key, value in OmegaConf.to_container(OmegaConf.load(FOLDERS[0] / group / f"{name}.yaml")).items():
+        if value != "???" and "${" not in str(value):
+            assert tree[group][key] == value or float(tree[group][key]) == float(value)
+
+
+@pytest.mark.parametrize("file", sorted(FOLDERS[0].rglob("*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_every_yaml_starts_with_the_command_that_uses_it(file):
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
+    assert lines[0].startswith("# ta train")
+    words = lines[0].removeprefix("# ta train").split()
+    if "PATH" not in words and "--dry-run" not in words:
+        experiment = words.pop(1) if words[0] == "--experiment" else None
+        compose(experiment, [word for word in words if word != "--experiment"])
+
+
+def test_every_field_has_a_sentence():
+    for schema in (Settings, *SECTIONS.values()):
+        for item in fields(schema):
+            assert item.metadata.get("help"), f"{schema.__name__}.{item.name}"
+
+
+def test_quickstart_is_the_default():
+    assert compose() == compose("quickstart")
+    assert compose().data.path == "quickstart"
+
+
+def test_plus_experiments_means_the_same_as_the_option():
+    assert compose(overrides=["+experiments=transcription"]) == compose("transcription")
+
+
+def test_an_override_beats_the_experiment():
+    settings = compose("transcription", ["data=librispeech", "training.learning_rate=3e-4", "model=nano"])
+    assert settings.data.path == "openslr/librispeech_asr"
+    assert settings.training.learning_rate == pytest.approx(3e-4)
+    assert settings.model.audio_model_id.endswith("nano/encoder")
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "field", "value"),
+    [
+        ("model.audio_downsample_rate=5", "model", "projector_pool_stride", 5),
+        ("data.dataset_name=owner/name", "data", "path", "owner/name"),
+        ("data.dataset_split=train.clean", "data", "train_split", "train.clean"),
+        ("data.dataset_config=small", "data", "config", "small"),
+        ("training.batch_size=4", "training", "batch_size", 4),
+        ("++training.max_steps=7", "training", "max_steps", 7),
+    ],
+)
+def test_older_names_and_forms(override, section, field, value):
+    assert getattr(getattr(compose(overrides=[override]), section), field) == value
+
+
+def test_data_by_name_or_by_path():
+    assert compose(data="librispeech").data.config == "clean"
+    odd = "../some folder/it's [mine]"
+    assert compose("transcription", data=odd).data.path == odd
+    assert compose("transcription", data=odd).data.text_column == "text"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.learnin_rate=3"], "Unknown key training.learnin_rate; did you mean training.learning_rate?"),
+        (["data.dataset_pat=x"], "did you mean data.path?"),
+        (["max_steps=3"], "Unknown key max_steps; did you mean training.max_steps?"),
+        (["training.zzz=3"], "Unknown key training.zzz; expected one of: max_steps,"),
+        (["training.max_steps=many"], "training.max_steps is 'many' (str); expected a value of type int or null."),
+        (["training.max_steps=1.5"], "training.max_steps is 1.5 (float)"),
+        (["training.learning_rate=[1]"], "training.learning_rate is [1] (list); expected a value of type float."),
+        (["training.dtype=bf"], "training.dtype is 'bf'; expected one of: fp32, bf16, fp16. Did you mean bf16?"),
+        (["training.batch_seconds=0"], "training.batch_seconds is 0.0; expected more than 0."),
+        (["training.max_steps=null"], "Neither training.max_steps nor training.num_epochs is set"),
+        (["model.freeze_projector=true"], "nothing would be trained"),
+        (["model=larg"], "Unknown model configuration 'larg'; known: glm_asr_qwen3_0.6b,"),
+        (["training=quick"], "known: default, gpu."),
+        (["data=custom"], "data.path is not set"),
+        (["training.max_steps"], "expected KEY=VALUE"),
+        (["training.max_steps=[1"], "The configuration cannot be composed"),
+        (["training.max_steps=${nowhere}"], "The configuration cannot be composed"),
+    ],
+)
+def test_mistakes_are_one_line(overrides, message):
+    with pytest.raises(TinyAudioError) as caught:
+        compose(overrides=overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_experiment_lists_the_known():
+    with pytest.raises(TinyAudioError, match=r"Unknown experiment 'transcriptio'; known: quickstart, transcription"):
+        compose("transcriptio")
+
+
+def test_a_folder_of_the_users_own(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("dataset_name: me/speech\naudio_column: sound\n")
+    (tmp_path / "experiments" / "fast.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /data: mine\n  - _self_\ntraining:\n  max_steps: 3\n"
+    )
+    settings = compose("fast", config_dir=tmp_path)
+    assert (settings.data.path, settings.data.audio_column, settings.training.max_steps) == ("me/speech", "sound", 3)
+    assert compose(config_dir=tmp_path, data="mine").data.path == "me/speech"
+    assert compose("fast", ["data.path=other"], config_dir=tmp_path).data.path == "other"
+    with pytest.raises(TinyAudioError, match="is no folder"):
+        compose(config_dir=tmp_path / "nothing")
+
+
+def test_the_command_line_prints_one_line():
+    command = [sys.executable, "-m", "tiny_audio.cli.main", "train", "--experiment", "transcriptoin"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "Error: Unknown experiment 'transcriptoin'; known: quickstart, transcription. Did you mean transcription?"
+    ]
