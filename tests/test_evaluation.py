@@ -309,11 +309,21 @@ def test_streaming_measures_the_same(talker: Path, corpus: Path, whole: Metrics,
     assert evaluate(settings, lambda _: pytest.fail("nothing is left")).date == streamed.date
 
 
+def test_streaming_keeps_clips_that_share_an_id(talker: Path, corpus: Path, tmp_path: Path) -> None:
+    rows = [{**json.loads(line), "id": "same"} for line in corpus.read_text().splitlines()[:5]]
+    dataset = write_manifest(corpus.parent / "same.jsonl", rows)
+    settings = settings_for(talker, dataset, tmp_path, streaming=True, batch_size=2)
+    assert evaluate(settings).num_samples == 5
+    assert {result.id for result in read_results(tmp_path)} == {"same", "same#2", "same#3", "same#4", "same#5"}
+
+
 def test_several_datasets_one_table(talker, corpus, spoilt, tmp_path, capsys) -> None:
     arguments = ["eval", "-m", str(talker), "-d", str(corpus), "-d", str(spoilt), "-n", "5"]
     run([*arguments, "--output-dir", str(tmp_path / "out"), "--allow-failures"])
     assert len(list((tmp_path / "out").glob("*/metrics.json"))) == 2
-    assert capsys.readouterr().out.count(str(talker)) == 2
+    shown = capsys.readouterr().out
+    assert shown.count("normalizer") == 1 and shown.count("whisper-en") == 2
+    assert f"{talker}, 16 clips at a time on" in shown
 
 
 def test_worst_clips_hold_inventions() -> None:

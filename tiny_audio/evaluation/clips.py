@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -88,12 +88,24 @@ def _mapped(config: DataConfig, settings: EvalSettings) -> EvalSet:
 def _streamed(config: DataConfig, settings: EvalSettings) -> EvalSet:
     def batches() -> Iterator[list[Clip]]:
         rows = stream_corpus(config, settings.split, max_samples=settings.max_samples)
+        names = _unique_names()
         for buffer in _batched(rows, STREAM_BATCHES * settings.batch_size):
             longest_first = sorted(buffer, key=_length, reverse=True)
-            clips = (Clip(row.id, row.text, partial(_waveform_of, row)) for row in longest_first)
+            clips = [Clip(names(row.id), row.text, partial(_waveform_of, row)) for row in longest_first]
             yield from _batched(clips, settings.batch_size)
 
     return EvalSet(None, None, batches)
+
+
+def _unique_names() -> Callable[[str], str]:
+    """Results are keyed by id: the second clip called `a` becomes `a#2`, in a resumed run as well."""
+    seen: Counter[str] = Counter()
+
+    def name(given: str) -> str:
+        seen[given] += 1
+        return given if seen[given] == 1 else f"{given}#{seen[given]}"
+
+    return name
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

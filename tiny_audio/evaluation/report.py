@@ -1,20 +1,21 @@
 """What people read of an evaluation: results.txt, the table, and the worst clips. Reads metrics; scores nothing."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tiny_audio import console
 from tiny_audio.evaluation.results import ClipResult, Metrics, read_results, worst_first
 
 WORST_CLIPS = 5
-COLUMNS = (
-    "model", "dataset", "normalizer", "WER", "95 %", "CER", "sub", "del", "ins", "words", "clips", "failed", "audio h", "RTFx",
-)  # fmt: skip
+COLUMNS = ("dataset", "normalizer", "WER", "95 %", "CER", "S/D/I", "clips", "audio h", "RTFx")
 
 
 def print_report(evaluations: Sequence[Metrics]) -> None:
-    """Print one table over all evaluations, then the worst and the failed clips of each."""
+    """Print one table over all evaluations of a model, then the worst and the failed clips of each."""
     rows = [row for metrics in evaluations for row in _rows(metrics)]
-    console.table(COLUMNS, rows, right=COLUMNS[3:])
+    first = evaluations[0]
+    title = f"{first.model}, {first.batch_size} clips at a time on {first.hardware['device']}"
+    console.table(COLUMNS, rows, title=title, right=COLUMNS[2:])
     for metrics in evaluations:
         results = read_results(metrics.folder)
         _print_clips(f"Worst clips of {metrics.dataset['path']}", _worst_lines(results))
@@ -50,24 +51,24 @@ def _facts(metrics: Metrics) -> list[tuple[str, str]]:
 
 def _rows(metrics: Metrics) -> list[list[str]]:
     """The run's own row, and the same texts under the other normaliser."""
-    other = metrics.other_normalizer
-    counts = [str(metrics.num_samples), str(metrics.num_failed), f"{metrics.audio_seconds / 3600:.3f}"]
-    speed = f"{metrics.rtfx:.1f} (batch {metrics.batch_size})"
-    rates = _rates(vars(metrics))
+    clips = f"{metrics.num_samples}, {metrics.num_failed} failed" if metrics.num_failed else str(metrics.num_samples)
+    audio_hours = f"{metrics.audio_seconds / 3600:.3f}"
+    dataset = metrics.dataset["path"]
+    name = Path(dataset).resolve().name if Path(dataset).exists() else dataset
     return [
-        [metrics.model, metrics.dataset["path"], metrics.normalizer["name"], *rates, *counts, speed],
-        ["", "", other["name"], *_rates(other)],
+        [name, metrics.normalizer["name"], *_rates(vars(metrics)), clips, audio_hours, f"{metrics.rtfx:.1f}"],
+        ["", metrics.other_normalizer["name"], *_rates(metrics.other_normalizer)],
     ]
 
 
 def _rates(values: dict) -> list[str]:
-    errors = [str(values[key]) for key in ("substitutions", "deletions", "insertions", "reference_words")]
-    return [f"{values['wer']:.2%}", _interval(values["wer_interval"]), f"{values['cer']:.2%}", *errors]
+    errors = "/".join(str(values[key]) for key in ("substitutions", "deletions", "insertions"))
+    return [f"{values['wer']:.2%}", _interval(values["wer_interval"]), f"{values['cer']:.2%}", errors]
 
 
 def _interval(bounds: Sequence[float]) -> str:
     low, high = bounds
-    return f"{100 * low:.2f}-{100 * high:.2f}"
+    return f"{100 * low:.2f}–{100 * high:.2f}"
 
 
 def _worst_lines(results: Sequence[ClipResult]) -> list[str]:
