@@ -318,7 +318,7 @@ sys.exit(run(sys.argv[1:]))
 def test_a_full_disk_leaves_the_checkpoint_before(parts, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-c", FULL_DISK, "train", *parts, *BASE, "training.save_steps=1"]
-    done = subprocess.run([*command, "--output-dir", folder], capture_output=True, text=True)
+    done = subprocess.run([*command, "--output-dir", folder], check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"Error: Could not write {folder}/checkpoint-2" in done.stderr.splitlines()[-1]
     assert "checkpoint-1 is whole" in done.stderr and "Traceback" not in done.stderr
