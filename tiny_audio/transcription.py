@@ -10,8 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiny_audio.embedded import embedded
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.evaluation.hardware import pick_device
+from tiny_audio.evaluation.recognizers.source import ModelSource, offline_if_unreachable
 
 if TYPE_CHECKING:
     from tiny_audio.model.modeling import ASRModel, Segment
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 AUDIO_SUFFIXES = frozenset(
     ".aac .aif .aiff .amr .au .caf .flac .m4a .mka .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()
 )
-FORMATS = ("txt", "json", "srt", "vtt")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -47,43 +47,27 @@ class Transcript:
         return " ".join(segment.text for segment in self.segments if segment.text)
 
 
-def model_location(model: str) -> str:
-    """The folder of a shipped model, or `model` itself: a folder or a Hub id."""
-    return str(embedded(model)) if model == "nano" else model
-
-
-def best_device() -> str:
-    """`cuda`, `mps` or `cpu`, the first that is there."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def load_model(model: str = "nano", device: str = "auto", dtype: str = "auto") -> "ASRModel":
     """Loads a checkpoint for inference.
 
     Args:
-        model: `nano`, a checkpoint's folder or a Hub id.
+        model: `nano`, a checkpoint's folder or a Hub id, `owner/name` or `owner/name@revision`.
         device: a torch device, or `auto`: the best one here.
         dtype: one of DTYPES; `auto` is what the checkpoint says.
 
     Raises:
-        TinyAudioError: the device or the dtype does not exist. OSError, ValueError: not a checkpoint of ours.
+        TinyAudioError: no such model, device or dtype. OSError, ValueError: not a checkpoint of ours.
     """
     if dtype not in DTYPES:
         raise TinyAudioError(f"Unknown dtype {dtype!r}; expected one of: {', '.join(DTYPES)}.")
-    import torch
+    source = ModelSource.of(model)
+    device = pick_device(device)
 
     from tiny_audio.model.modeling import ASRModel
 
-    device = best_device() if device == "auto" else device
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise TinyAudioError(f"The device {device!r} cannot be used here; try --device cpu.") from error
-    return ASRModel.from_pretrained(model_location(model), dtype=dtype).to(device).eval()
+    with offline_if_unreachable(source):
+        loaded = ASRModel.from_pretrained(source.location, revision=source.revision, dtype=dtype)
+    return loaded.to(device).eval()
 
 
 @lru_cache(maxsize=1)
