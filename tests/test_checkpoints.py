@@ -58,13 +58,16 @@ def test_parts_are_named_when_the_checkpoint_is_not_self_contained(tiny_checkpoi
 
 
 def test_a_fine_tuned_language_model_is_saved_and_loaded(checkpoint, tmp_path):
+    decoder = json.loads((checkpoint / "decoder" / "config.json").read_text())
+    (checkpoint / "decoder" / "config.json").write_text(json.dumps(decoder | {"tie_word_embeddings": True}))
     config = ASRConfig.from_pretrained(checkpoint, freeze_language_model=False)
     model = ASRModel.from_parts(without_self(config, checkpoint))
     with torch.no_grad():
         model.language_model.get_input_embeddings().weight.add_(1.0)
     model.save_pretrained(tmp_path / "tuned")
     names = load_file(tmp_path / "tuned" / "model.safetensors")
-    assert "language_model.model.embed_tokens.weight" in names and "language_model.lm_head.weight" not in names  # tied
+    tied = {"language_model.model.embed_tokens.weight", "language_model.lm_head.weight"}
+    assert len(tied & names.keys()) == 1  # one tensor, written once
     again = ASRModel.from_pretrained(tmp_path / "tuned")
     assert torch.equal(again.language_model.lm_head.weight, model.language_model.get_input_embeddings().weight)
 
@@ -203,7 +206,7 @@ def test_a_full_disk_keeps_the_old_weights(checkpoint):
         "save_trained_tensors(model, Path(sys.argv[1]))\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", script, str(checkpoint)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script, str(checkpoint)], check=False, capture_output=True, text=True, timeout=120
     )
     assert result.returncode != 0
     assert (checkpoint / "model.safetensors").read_bytes() == before
@@ -241,6 +244,7 @@ def test_the_folder_works_where_this_package_cannot_be_imported(checkpoint, tmp_
     arguments = [str(checkpoint), str(tmp_path / "clip.npy"), str(tmp_path / "clip.wav"), str(tmp_path / "resaved")]
     result = subprocess.run(
         [sys.executable, "-I", "-c", PIPELINE_SCRIPT, *arguments],
+        check=False,
         capture_output=True,
         text=True,
         cwd=tmp_path,

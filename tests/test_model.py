@@ -3,6 +3,7 @@
 import threading
 import time
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_long_audio_is_cut_and_every_window_decoded(model):
     audio = noise(70.0)
     segments = list(model.transcribe_segments(audio))
     assert len(segments) == 3 and segments[0].start == 0 and segments[-1].end == 70.0
-    assert all(a.end == b.start for a, b in zip(segments, segments[1:], strict=False))
+    assert all(a.end == b.start for a, b in pairwise(segments))
     assert model.transcribe(audio) == " ".join(filter(None, (segment.text for segment in segments)))
 
 

@@ -19,7 +19,7 @@ def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
 class EncoderAdapter(nn.Module):
     """A pretrained encoder behind the one face that the rest of the model knows.
 
-    Subclasses say how features become frames. `padding` is "masked" (padding never changes a result) or "window"
+    Subclasses say in `encode(features, lengths)` how features become frames (batch, frames, dim). `padding` is "masked" (padding never changes a result) or "window"
     (every clip stands in 30 s of mel, unmasked, as published checkpoints were trained).
     """
 
@@ -42,10 +42,6 @@ class EncoderAdapter(nn.Module):
     @classmethod
     def dim(cls, config: PretrainedConfig) -> int:
         return config.hidden_size
-
-    @classmethod
-    def num_mel_bins(cls, config: PretrainedConfig) -> int:
-        return config.num_mel_bins
 
     @classmethod
     def needs_window(cls, padding: str) -> bool:
@@ -72,9 +68,6 @@ class EncoderAdapter(nn.Module):
         frame_lengths = self.output_length(lengths)
         frames = self.encode(features.to(self.encoder.dtype), lengths)[:, : int(frame_lengths.max())]
         return frames * length_mask(frame_lengths, frames.shape[1])[..., None], frame_lengths
-
-    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must say how features become frames")
 
 
 class GlmAsrAdapter(EncoderAdapter):

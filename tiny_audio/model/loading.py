@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,8 +15,18 @@ from .config import ASRConfig
 from .encoders import EncoderAdapter, load_encoder, quiet_transformers
 
 WEIGHTS_FILE = "model.safetensors"
-ENCODER_FOLDER, DECODER_FOLDER = "encoder", "decoder"  # of a self-contained checkpoint
-HUB_KEYS = ("token", "cache_dir", "local_files_only", "force_download")
+PARTS = ENCODER_FOLDER, _ = "encoder", "decoder"  # folders of a self-contained checkpoint
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+PART_OPTIONS = ("dtype", "attn_implementation", "device_map", "quantization_config")
+# what AutoModel and pipeline() pass along that has no meaning here
+_IGNORED_OPTIONS = (
+    "trust_remote_code",
+    "code_revision",
+    "_from_auto",
+    "_from_pipeline",
+    "_commit_hash",
+    "adapter_kwargs",
+)
 AUTO_MAP = {
     "AutoConfig": "config.ASRConfig",
     "AutoModel": "modeling.ASRModel",
@@ -31,20 +42,43 @@ def part_location(config: ASRConfig, checkpoint: str | None, subfolder: str, par
     """Where a part lies, as (path or Hub id, subfolder): inside a self-contained checkpoint, else at its own id."""
     if config.self_contained and checkpoint is not None:
         return str(checkpoint), "/".join(filter(None, (subfolder, part)))
-    model_id = config.audio_model_id if part == ENCODER_FOLDER else config.text_model_id
-    if not model_id:
-        key = "audio_model_id" if part == ENCODER_FOLDER else "text_model_id"
+    key = "audio_model_id" if part == ENCODER_FOLDER else "text_model_id"
+    if not getattr(config, key):
         raise ValueError(f"The config names no {key}; expected a Hub id or a folder.")
-    return str(model_id), ""
+    return str(getattr(config, key)), ""
 
 
-def load_encoder_part(config: ASRConfig, location: tuple[str, str], **load_kwargs) -> EncoderAdapter:
-    """The frozen encoder; `load_kwargs` as transformers' from_pretrained."""
+def load_options(given: dict) -> dict:
+    """A call's options that are set, checked.
+
+    Raises:
+        TypeError: one of them is unknown.
+    """
+    unknown = given.keys() - {*HUB_OPTIONS, *PART_OPTIONS, *_IGNORED_OPTIONS}
+    if unknown:
+        raise TypeError(f"from_pretrained() got unknown arguments: {', '.join(sorted(unknown))}.")
+    return {key: value for key, value in given.items() if value is not None and key not in _IGNORED_OPTIONS}
+
+
+def hub_options(options: dict) -> dict:
+    """Those options that say which repository is read and how."""
+    return {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
+
+
+def torch_dtype(dtype: torch.dtype | str | None, config: ASRConfig) -> torch.dtype:
+    """The dtype asked for; None and "auto" leave it to the checkpoint."""
+    dtype = config.model_dtype if dtype in (None, "auto") else dtype
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def load_encoder_part(config: ASRConfig, location: tuple[str, str], options: dict) -> EncoderAdapter:
+    """The frozen encoder; never quantized, and on one device."""
+    kept = {key: options[key] for key in ("dtype", "attn_implementation") if key in options}
     with explained(location[0], "an audio encoder"):
-        return load_encoder(location[0], config.encoder_padding, subfolder=location[1], **load_kwargs)
+        return load_encoder(location[0], config.encoder_padding, subfolder=location[1], **kept, **hub_options(options))
 
 
-def load_decoder_part(location: tuple[str, str], **load_kwargs) -> nn.Module:
+def load_decoder_part(location: tuple[str, str], options: dict) -> nn.Module:
     """The causal language model; quantization is its alone.
 
     Raises:
@@ -52,7 +86,7 @@ def load_decoder_part(location: tuple[str, str], **load_kwargs) -> nn.Module:
     """
     with explained(location[0], "a language model"), quiet_transformers():
         model, info = AutoModelForCausalLM.from_pretrained(
-            location[0], subfolder=location[1], output_loading_info=True, **load_kwargs
+            location[0], subfolder=location[1], output_loading_info=True, **options
         )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
@@ -64,24 +98,19 @@ def load_decoder_part(location: tuple[str, str], **load_kwargs) -> nn.Module:
     return model
 
 
-class explained:
+@contextmanager
+def explained(path: str, what: str):
     """Turns transformers' paragraph about a missing repository or network into one sentence."""
-
-    def __init__(self, path: str, what: str):
-        self.path, self.what = path, what
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, OSError) and not os.path.isdir(self.path):
-            reason = (
-                "" if "offline" not in str(error).lower() and "connect" not in str(error).lower() else " (no network)"
-            )
-            raise OSError(
-                f"{self.path} could not be loaded as {self.what}: it is no folder here and was not found on the Hub{reason}. "
-                "Check the name, your network, or HF_TOKEN for a private one."
-            ) from error
+    try:
+        yield
+    except OSError as error:
+        if os.path.isdir(path):
+            raise
+        reason = " (no network)" if any(word in str(error).lower() for word in ("offline", "connect")) else ""
+        raise OSError(
+            f"{path} could not be loaded as {what}: it is no folder here and was not found on the Hub{reason}. "
+            "Check the name, your network, or HF_TOKEN for a private one."
+        ) from error
 
 
 def load_trained_tensors(model: nn.Module, path: str, subfolder: str = "", **hub_kwargs) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .audio import SAMPLING_RATE, AudioSource, stream_audio
@@ -20,32 +20,23 @@ from .encoders import EncoderAdapter, build_encoder, length_mask
 from .loading import (
     AUTO_MAP,
     CUSTOM_PIPELINES,
-    DECODER_FOLDER,
-    ENCODER_FOLDER,
-    HUB_KEYS,
+    PARTS,
     explained,
     export_code,
+    hub_options,
     load_decoder_part,
     load_encoder_part,
+    load_options,
     load_trained_tensors,
     part_location,
     save_part,
     save_trained_tensors,
+    torch_dtype,
 )
 from .processor import IGNORED_LABEL, ASRProcessor
 from .projectors import build_projector
 from .segment import Window, split_windows
 from .streaming import stream_text
-
-# what AutoModel and pipeline() pass along that has no meaning here
-_IGNORED_LOAD_KEYS = {
-    "trust_remote_code",
-    "code_revision",
-    "_from_auto",
-    "_from_pipeline",
-    "_commit_hash",
-    "adapter_kwargs",
-}
 
 
 @dataclass
@@ -106,81 +97,57 @@ class ASRModel(PreTrainedModel):
         pretrained_model_name_or_path: str | os.PathLike,
         *args,
         config: ASRConfig | None = None,
-        dtype: torch.dtype | str | None = None,
-        device_map=None,
-        quantization_config=None,
-        attn_implementation: str | None = None,
         subfolder: str = "",
-        revision: str | None = None,
-        **kwargs,
+        **options,
     ) -> "ASRModel":
         """Load a checkpoint: its own tensors, and encoder and language model from inside it or from their own ids.
 
         Args:
-            pretrained_model_name_or_path: folder or Hub id; `subfolder`, `revision`, `token`, `cache_dir` as usual.
-            dtype: of all parts; None or "auto": the checkpoint's `model_dtype`.
-            device_map, quantization_config: for the language model; the other parts go to the device of its embeddings.
-            attn_implementation: of both pretrained parts; None lets transformers choose what runs here.
+            pretrained_model_name_or_path: folder or Hub id.
+            options: `dtype` of all parts (None or "auto": the checkpoint's `model_dtype`); `device_map` and
+                `quantization_config` of the language model (the other parts go to the device of its embeddings);
+                `attn_implementation` of both pretrained parts; `revision`, `token`, `cache_dir`, `local_files_only`,
+                `force_download` as usual.
 
         Raises:
-            ValueError: tensors missing, unexpected or of a wrong shape. OSError: not found.
+            ValueError: tensors missing, unexpected or of a wrong shape. OSError: not found. TypeError: unknown option.
         """
-        path = str(pretrained_model_name_or_path)
-        hub = _hub_arguments(kwargs)
+        path, options = str(pretrained_model_name_or_path), load_options(options)
         with explained(path, "a checkpoint"):
-            config = config or ASRConfig.from_pretrained(path, subfolder=subfolder, revision=revision, **hub)
-        parts = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
-        llm_only = {"quantization_config": quantization_config}
-        model = cls._join(config, path, subfolder, {**hub, "revision": revision}, parts, llm_only)
-        load_trained_tensors(model, path, subfolder, revision=revision, **hub)
+            config = config or ASRConfig.from_pretrained(path, subfolder=subfolder, **hub_options(options))
+        model = cls._join(config, options, path, subfolder)
+        load_trained_tensors(model, path, subfolder, **hub_options(options))
         return model.eval()
 
     @classmethod
-    def from_parts(
-        cls,
-        config: ASRConfig,
-        *,
-        dtype: torch.dtype | str | None = None,
-        device_map=None,
-        quantization_config=None,
-        attn_implementation: str | None = None,
-        **hub,
-    ) -> "ASRModel":
-        """Join the pretrained parts that `config.audio_model_id` and `config.text_model_id` name by a new projector."""
-        parts = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
-        model = cls._join(config, None, "", _hub_arguments(hub), parts, {"quantization_config": quantization_config})
+    def from_parts(cls, config: ASRConfig, **options) -> "ASRModel":
+        """Join the pretrained parts that `config.audio_model_id` and `config.text_model_id` name by a new projector.
+
+        `options` as in `from_pretrained`.
+        """
+        model = cls._join(config, load_options(options))
         model.match_embedding_scale()
         return model
 
     @classmethod
-    def _join(
-        cls, config: ASRConfig, checkpoint: str | None, subfolder: str, hub: dict, parts: dict, llm_only: dict
-    ) -> "ASRModel":
-        encoder_at = part_location(config, checkpoint, subfolder, ENCODER_FOLDER)
-        decoder_at = part_location(config, checkpoint, subfolder, DECODER_FOLDER)
-        if parts["dtype"] in (None, "auto"):
-            parts = {**parts, "dtype": config.model_dtype}
-        dtype = getattr(torch, parts["dtype"]) if isinstance(parts["dtype"], str) else parts["dtype"]
+    def _join(cls, config: ASRConfig, options: dict, checkpoint: str | None = None, subfolder: str = "") -> "ASRModel":
+        options["dtype"] = torch_dtype(options.get("dtype"), config)
+        encoder_at, decoder_at = (part_location(config, checkpoint, subfolder, part) for part in PARTS)
         # a revision names a commit of the checkpoint's repository, not of its parts' own
-        own = {key: value for key, value in hub.items() if key != "revision"}
-        encoder_hub, decoder_hub = (hub if at[0] == checkpoint else own for at in (encoder_at, decoder_at))
-        decoder_kwargs = {
-            key: value for key, value in {**parts, **llm_only, **decoder_hub}.items() if value is not None
-        }
-        encoder_kwargs = {key: value for key, value in {**parts, **encoder_hub}.items() if value is not None}
-        encoder_kwargs.pop("device_map", None)
-        language_model = load_decoder_part(decoder_at, **decoder_kwargs)
-        encoder = load_encoder_part(config, encoder_at, **encoder_kwargs)
+        own = options if config.self_contained else {key: value for key, value in options.items() if key != "revision"}
+        language_model = load_decoder_part(decoder_at, own)
+        encoder = load_encoder_part(config, encoder_at, own)
         config.audio_config, config.text_config = encoder.encoder.config, language_model.config
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
-        processor = _load_processor(config, checkpoint, subfolder, hub, encoder_at, decoder_at, own)
+        home = (encoder_at, decoder_at) if checkpoint is None else ((checkpoint, subfolder), (checkpoint, subfolder))
+        processor = ASRProcessor.from_parts(config, *home, **hub_options(options))
         model = cls(config, encoder, language_model, processor)
-        model.projector.to(dtype)
-        if parts["device_map"] is not None:
+        model._sources = dict(zip(PARTS, (encoder_at, decoder_at), strict=True))
+        model.projector.to(options["dtype"])
+        if "device_map" in options:
             device = language_model.get_input_embeddings().weight.device
             model.encoder.to(device)
             model.projector.to(device)
-        model._sources = {ENCODER_FOLDER: encoder_at, DECODER_FOLDER: decoder_at}
         return model
 
     def save_pretrained(self, save_directory: str | os.PathLike, self_contained: bool | None = None, **kwargs) -> None:
@@ -195,11 +162,10 @@ class ASRModel(PreTrainedModel):
         if self_contained is not None:
             self.config.self_contained = self_contained
         if self.config.self_contained:
-            processor, source = self.processor, self._sources.get
-            save_part(
-                self.encoder.encoder, processor.feature_extractor, source(ENCODER_FOLDER), folder / ENCODER_FOLDER
-            )
-            save_part(self.language_model, processor.tokenizer, source(DECODER_FOLDER), folder / DECODER_FOLDER)
+            parts = (self.encoder.encoder, self.language_model)
+            companions = (self.processor.feature_extractor, self.processor.tokenizer)
+            for name, part, companion in zip(PARTS, parts, companions, strict=True):
+                save_part(part, companion, self._sources.get(name), folder / name)
         self.processor.save_pretrained(folder)
         export_code(folder)
         self.config.auto_map, self.config.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES
@@ -412,21 +378,6 @@ class ASRModel(PreTrainedModel):
 
 def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:
     return encoder.dim(encoder.encoder.config), language_model.get_input_embeddings().embedding_dim
-
-
-def _load_processor(config, checkpoint, subfolder, hub, encoder_at, decoder_at, own_hub) -> ASRProcessor:
-    if checkpoint is not None:
-        return ASRProcessor.from_pretrained(checkpoint, config=config, subfolder=subfolder, **hub)
-    tokenizer = AutoTokenizer.from_pretrained(decoder_at[0], subfolder=decoder_at[1], **own_hub)
-    extractor = AutoFeatureExtractor.from_pretrained(encoder_at[0], subfolder=encoder_at[1], **own_hub)
-    return ASRProcessor(config, tokenizer, extractor)
-
-
-def _hub_arguments(kwargs: dict) -> dict:
-    unknown = kwargs.keys() - set(HUB_KEYS) - _IGNORED_LOAD_KEYS
-    if unknown:
-        raise TypeError(f"from_pretrained() got unknown arguments: {', '.join(sorted(unknown))}.")
-    return {key: kwargs[key] for key in HUB_KEYS if kwargs.get(key) is not None}
 
 
 def _audio_inputs(input_features, input_values, mask) -> tuple[torch.Tensor, torch.Tensor]:

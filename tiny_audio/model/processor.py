@@ -16,7 +16,7 @@ from .projectors import build_projector
 AUDIO_TOKEN = "<audio>"
 INSTRUCTION = "Transcribe the speech to text"
 IGNORED_LABEL = -100  # not part of the loss
-_HUB_KEYS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
 class ASRProcessor:
@@ -46,15 +46,20 @@ class ASRProcessor:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike, *, config: ASRConfig | None = None, subfolder: str = "", **kwargs
+        cls, path: str | os.PathLike, *, config: ASRConfig | None = None, subfolder: str = "", **options
     ):
-        """Load from a checkpoint folder or Hub id (`revision`, `token`, `cache_dir`, `subfolder` honoured)."""
-        hub_kwargs = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
-        config = config or ASRConfig.from_pretrained(path, subfolder=subfolder, **hub_kwargs)
+        """Load from a checkpoint folder or Hub id; `revision`, `token`, `cache_dir`, … as usual."""
+        hub = {key: options[key] for key in _HUB_OPTIONS if options.get(key) is not None}
+        config = config or ASRConfig.from_pretrained(path, subfolder=subfolder, **hub)
         if config.audio_config is None:
             config.audio_config = AutoConfig.from_pretrained(config.audio_model_id)
-        tokenizer = AutoTokenizer.from_pretrained(path, subfolder=subfolder, **hub_kwargs)
-        extractor = AutoFeatureExtractor.from_pretrained(path, subfolder=subfolder, **hub_kwargs)
+        return cls.from_parts(config, (str(path), subfolder), (str(path), subfolder), **hub)
+
+    @classmethod
+    def from_parts(cls, config: ASRConfig, encoder_at: tuple[str, str], decoder_at: tuple[str, str], **hub):
+        """From the encoder's feature extractor and the language model's tokenizer, each (path or Hub id, subfolder)."""
+        tokenizer = AutoTokenizer.from_pretrained(decoder_at[0], subfolder=decoder_at[1], **hub)
+        extractor = AutoFeatureExtractor.from_pretrained(encoder_at[0], subfolder=encoder_at[1], **hub)
         return cls(config, tokenizer, extractor)
 
     @classmethod

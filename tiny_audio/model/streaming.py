@@ -68,7 +68,7 @@ def _pieces(items: queue.Queue, decode: Callable[[list[int]], str]) -> Iterator[
             raise item
         ids.append(item)
         text = decode(ids)
-        ready = text[:-1] if text.endswith("�") else text  # half a character waits for its other bytes
+        ready = text.removesuffix("�")  # half a character waits for its other bytes
         if len(ready) > len(sent):
             yield ready[len(sent) :]
             sent = ready
