@@ -406,3 +406,17 @@ def test_a_dry_run_shows_all_and_writes_nothing(settings_of, parts, tmp_path, ca
     shown = capsys.readouterr().out
     assert "configs could not be read (" in shown and "Training: speechbrain/LoquaciousSet, streamed" in shown
     assert not list(tmp_path.iterdir())
+
+
+def test_features_are_computed_once_and_are_the_same(tiny_checkpoint, tone):
+    from tiny_audio.model.processor import ASRProcessor
+    from tiny_audio.training.memory import RememberingProcessor
+
+    processor = ASRProcessor.from_pretrained(tiny_checkpoint)
+    clips = [tone(0.4), tone(1.3, 300), tone(0.005)]
+    remembering = RememberingProcessor(processor, max_bytes=1 << 20)
+    for batch in (clips, clips[::-1]):
+        ours, theirs = remembering(batch, text=["one"] * 3), processor(batch, text=["one"] * 3)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert len(remembering._kept) == 3
+    assert not RememberingProcessor(processor, max_bytes=10).features(clips[:1])["input_features"].isnan().any()

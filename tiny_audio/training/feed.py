@@ -17,10 +17,12 @@ from tiny_audio.data import (
 )
 from tiny_audio.data.stream_batches import Limits, StreamDataset
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.model.processor import ASRProcessor
 
+from .memory import RememberingProcessor
 from .schema import Settings
 
-CACHE_BYTES = 1 << 30  # decoded clips that are kept in memory
+CACHE_BYTES = 1 << 29  # of decoded clips, and as much of their log-mels, that are kept in memory
 
 
 class ClipFeed:
@@ -43,11 +45,12 @@ class ClipFeed:
             raise TinyAudioError(f"Nothing to train on in {corpus.name}: {self.skipped.summary()}.")
         self.durations = corpus.durations[usable]
         self.sampler = SecondsBatchSampler(self.durations, training.batch_seconds, data.seed, training.batch_size)
+        self.cache_bytes = CACHE_BYTES // max(1, training.num_workers)
         self.dataset = ClipDataset(
             corpus,
             usable,
             max_samples_window=max_samples,
-            cache_bytes=CACHE_BYTES // max(1, training.num_workers),
+            cache_bytes=self.cache_bytes,
             **limits,
         )
         self.accumulation, self.training = training.gradient_accumulation_steps, training
@@ -62,8 +65,9 @@ class ClipFeed:
         batches += math.ceil(part * len(self.sampler.epoch(int(whole)))) if part else 0
         return min(math.ceil(batches / self.accumulation), self.training.max_steps or math.inf)  # type: ignore[return-value]
 
-    def loader(self, start: int, collator: SpeechCollator) -> DataLoader:
+    def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
         """The batches of the run from number `start` on; its length is that of the whole run."""
+        collator = SpeechCollator(RememberingProcessor(processor, self.cache_bytes))
         batches = RunBatches(self.sampler, start, self.steps * self.accumulation)
         return DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=collator, **_workers(self.training.num_workers)
@@ -112,8 +116,9 @@ class StreamFeed:
             limits=self.limits,
         )
 
-    def loader(self, start: int, collator: SpeechCollator) -> DataLoader:
+    def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
         """The batches of the run from number `start` on, endlessly."""
+        collator = SpeechCollator(processor)
         dataset, workers = self._dataset(start), _workers(self.training.num_workers)
         return DataLoader(dataset, batch_size=None, collate_fn=collator, **workers)
 

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 
-from tiny_audio.data import SpeechCollator
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.loading import load_trained_tensors
 from tiny_audio.model.modeling import ASRModel
@@ -77,7 +76,7 @@ class SpeechTrainer(Trainer):
     # ---- data and loss
 
     def get_train_dataloader(self) -> DataLoader:
-        return self.feed.loader(self.start_step * self.feed.accumulation, SpeechCollator(self.model.processor))
+        return self.feed.loader(self.start_step * self.feed.accumulation, self.validation.processor)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
