@@ -29,8 +29,8 @@ def tree_lines(folder: Path, depth: int = 0) -> list[str]:
     for file in sorted(folder.glob("*.py")):
         if file != init:
             lines.append(f"{'    ' * (depth + 1)}{file.name}  {sentence(file)}")
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and any(path.rglob("*.py"))):
-        lines += tree_lines(inner, depth + 1)
+    for package in sorted(folder.glob("*/__init__.py")):
+        lines += tree_lines(package.parent, depth + 1)
     return lines
 
 
