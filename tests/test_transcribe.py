@@ -225,3 +225,19 @@ def test_in_python(tiny_checkpoint, clips):
     text = tiny_audio.transcribe(clips / "a.wav", model=str(tiny_checkpoint))
     assert text.strip()
     assert tiny_audio.transcribe([clips / "a.wav"], model=str(tiny_checkpoint), batch_size=1) == [text]
+
+
+def test_a_hub_id_without_network_is_one_line(capsys):
+    assert run(["transcribe", "-m", "nobody/no-such-model", "a.wav"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: nobody/no-such-model")
+    assert error.count("\n") == 1
+
+
+def test_an_interrupt_is_one_line(tiny_checkpoint, capsys, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tiny_audio.transcription.find_audio", interrupt)
+    assert run(["transcribe", "-m", str(tiny_checkpoint), "a.wav"]) == 130
+    assert capsys.readouterr().err == "\nInterrupted.\n"

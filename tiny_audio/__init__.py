@@ -1,11 +1,15 @@
 """Public names of tiny-audio, each loaded on first use, so that `import tiny_audio` costs milliseconds."""
 
+from __future__ import annotations
+
 import importlib
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # importing typing for it would double the time of the import
 if TYPE_CHECKING:
+    from typing import Any
+
     from .embedded import embedded
     from .model.audio import load_audio
     from .model.config import ASRConfig

@@ -1,10 +1,8 @@
 """The entry point of `ta`: finds a command's file when it is called, and words every error once."""
 
 import importlib
-import linecache
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,10 +81,11 @@ def is_for_the_user(error: BaseException) -> bool:
         return True
     if not isinstance(error, ValueError | OSError):
         return False
+    import traceback
+
     frame = traceback.extract_tb(error.__traceback__)[-1]
     ours = Path(frame.filename).resolve().is_relative_to(PACKAGE_FOLDER)
-    line = linecache.getline(frame.filename, frame.lineno or 0)
-    return ours and line.lstrip().startswith("raise ")
+    return ours and (frame.line or "").startswith("raise ")
 
 
 def describe(error: BaseException) -> str:
