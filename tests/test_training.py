@@ -261,6 +261,8 @@ def test_resume_names_what_does_not_fit(settings_of, baseline, tmp_path):
         train(settings_of(folder))
     with pytest.raises(TinyAudioError, match="training.batch_seconds was 8.0, is 9.0"):
         train(settings_of(folder, "training.batch_seconds=9"), resume=str(folder))
+    with pytest.raises(TinyAudioError, match="is finished: 3 of 3 steps; raise training.max_steps"):
+        train(settings_of(folder), resume="auto")
     with pytest.raises(TinyAudioError, match="Nothing to resume in"):
         train(settings_of(tmp_path / "nowhere"), resume="auto")
     with pytest.raises(TinyAudioError, match="holds no checkpoint"):
@@ -420,3 +422,15 @@ def test_features_are_computed_once_and_are_the_same(tiny_checkpoint, tone):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert len(remembering._kept) == 3
     assert not RememberingProcessor(processor, max_bytes=10).features(clips[:1])["input_features"].isnan().any()
+
+
+def test_the_live_bar_fits_a_narrow_terminal(capsys, monkeypatch):
+    from tiny_audio.training.progress import training_bar
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with training_bar(30) as bar:
+        bar.advance(3, "loss 5.659 · lr 1.4e-03 · grad 0.19 · 186 audio-s/s · WER 100.0 %")
+    shown = capsys.readouterr().err
+    assert "3/30" in shown and "186 audio-s/s · WER 100.0 %" in shown

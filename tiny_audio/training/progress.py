@@ -1,20 +1,65 @@
-"""What a run shows while it lasts: one live line, and a line at each validation."""
+"""What a run shows while it lasts: a live bar with the figures below it, and a line at each validation."""
 
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
+from rich import progress as rich_progress
+from rich.console import RenderableType
+from rich.text import Text
 from transformers import TrainerCallback
 
-from tiny_audio.console import Progress, say
+from tiny_audio.console import progress, rich_console, say
 
 from .trainer import per_cent
+
+
+class Bar(Protocol):
+    """What counts steps and shows a note."""
+
+    def advance(self, amount: float = 1, note: str = "") -> None: ...
+
+
+class TrainingBar(rich_progress.Progress):
+    """A bar as wide as the terminal with the figures on a line of their own: side by side they would not fit."""
+
+    figures = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(self.figures, no_wrap=True, overflow="ellipsis")
+
+    def advance(self, amount: float = 1, note: str = "") -> None:  # type: ignore[override]
+        self.figures = note
+        super().advance(self.task_ids[0], amount)
+
+
+@contextmanager
+def training_bar(steps: int) -> Iterator[Bar]:
+    """A live bar on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        with progress("Training", steps) as plain:
+            yield plain
+        return
+    columns = (
+        rich_progress.TextColumn("Training"),
+        rich_progress.BarColumn(bar_width=None),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("ETA"),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with TrainingBar(*columns, console=rich_console(), transient=True, expand=True) as bar:
+        bar.add_task("Training", total=steps)
+        yield bar
 
 
 class ShowProgress(TrainerCallback):
     """Feeds the console's progress bar with loss, learning rate, gradient norm, speed, time left and the last WER."""
 
-    def __init__(self, bar: Progress, steps: int) -> None:
+    def __init__(self, bar: Bar, steps: int) -> None:
         self.bar, self.steps = bar, steps
         self.note, self.wer = "", ""
         self.began, self.first_step = time.monotonic(), 0

@@ -5,12 +5,13 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 
 import torch
 from omegaconf import OmegaConf
 from transformers import TrainerCallback, set_seed
 
-from tiny_audio.console import progress, say, table, warn
+from tiny_audio.console import say, table, warn
 from tiny_audio.data import Corpus, Skipped, open_corpus
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.encoders import quiet_transformers
@@ -20,7 +21,7 @@ from tiny_audio.model.processor import ASRProcessor
 from .build import PartSize, build_model, part_sizes
 from .checkpoints import BEST, SETTINGS_FILE, checkpoints, find_resume, step_of
 from .feed import ClipFeed, Feed, StreamFeed
-from .progress import ShowProgress
+from .progress import ShowProgress, training_bar
 from .schema import Settings, to_tree
 from .trainer import SpeechTrainer, per_cent
 from .validation import Validation
@@ -36,8 +37,7 @@ class TrainResult:
     """What a run came to; WERs are fractions on the validation sample, `seconds` is the wall time of the training."""
 
     folder: Path
-    model: Path
-    data: str
+    model: Path  # the best one by WER
     steps: int
     epochs: float
     seconds: float
@@ -45,22 +45,20 @@ class TrainResult:
     wer: float
     best_wer: float
     skipped: Skipped
+    next_commands: tuple[str, ...]
 
     def summary(self) -> str:
         """The result and the next commands to type, for people."""
         minutes, seconds = divmod(round(self.seconds), 60)
-        return "\n".join(
-            (
-                f"Trained {self.steps} steps ({self.epochs:.1f} epochs) in {minutes} min {seconds} s.",
-                f"Loss {self.loss:.3f}, validation WER {per_cent(self.wer)}, best {per_cent(self.best_wer)}.",
-                f"Skipped: {self.skipped.summary()}",
-                f"Best model: {self.model}",
-                "Next:",
-                f"  ta eval -m {self.model} -d {self.data}",
-                f"  ta transcribe -m {self.model} CLIP",
-                f"  tensorboard --logdir {self.folder}",
-            )
+        lines = (
+            f"Trained {self.steps} steps ({self.epochs:.1f} epochs) in {minutes} min {seconds} s.",
+            f"Loss {self.loss:.3f}, validation WER {per_cent(self.wer)}, best {per_cent(self.best_wer)}.",
+            f"Skipped: {self.skipped.summary()}.",
+            f"Best model: {self.model}",
+            "Next:",
+            *(f"  {command}" for command in self.next_commands),
         )
+        return "\n".join(lines)
 
 
 def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
@@ -82,11 +80,12 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     processor: ASRProcessor = model.processor  # type: ignore[assignment]
     window = processor.max_samples
     feed: Feed = StreamFeed(settings, window) if corpus is None else ClipFeed(corpus, settings, window)
+    check_unfinished(checkpoint, feed.steps)
     validation = Validation(settings.data, processor, settings.training.batch_seconds)
     announce(model, feed, validation, folder)
     begin(settings, folder, feed)
     started = time.monotonic()
-    with progress("Training", feed.steps) as bar, quiet_transformers():
+    with training_bar(feed.steps) as bar, quiet_transformers():
         callbacks = [ShowProgress(bar, feed.steps), *trackers(settings, folder, checkpoint)]
         trainer = SpeechTrainer(model, settings, feed, validation, folder, callbacks)
         try:
@@ -151,6 +150,15 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
         warn(f"Going on with other settings: {'; '.join(described)}.")
 
 
+def check_unfinished(checkpoint: Path | None, steps: int) -> None:
+    """Says so where nothing is left to do."""
+    if checkpoint is not None and step_of(checkpoint) >= steps:
+        raise TinyAudioError(
+            f"{checkpoint.parent} is finished: {step_of(checkpoint)} of {steps} steps; raise training.max_steps (or "
+            "training.num_epochs) to go on, or start anew without --resume."
+        )
+
+
 def announce(model: ASRModel, feed: Feed, validation: Validation, folder: Path) -> None:
     """Says what is trained, on what, and where it goes."""
     show_parts(part_sizes(model))
@@ -199,11 +207,13 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float) -> TrainR
     def last(name: str) -> float:
         return next((entry[name] for entry in reversed(history) if name in entry), float("nan"))
 
-    steps = trainer.state.global_step
+    steps, model = trainer.state.global_step, trainer.folder / BEST
+    commands = [f"ta eval -m {model} -d {quote(settings.data.path)}", f"ta transcribe -m {model} CLIP"]
+    if settings.training.report_to == "tensorboard":
+        commands.append(f"tensorboard --logdir {trainer.folder}")
     return TrainResult(
         folder=trainer.folder,
-        model=trainer.folder / BEST,
-        data=settings.data.path,
+        model=model,
         steps=steps,
         epochs=trainer.feed.epochs(steps),
         seconds=seconds,
@@ -211,4 +221,5 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float) -> TrainR
         wer=last("eval_wer"),
         best_wer=trainer.state.best_metric if trainer.state.best_metric is not None else float("nan"),
         skipped=trainer.feed.skipped,
+        next_commands=tuple(commands),
     )
