@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -257,7 +258,7 @@ def test_a_killed_run_goes_on_exactly(settings_of, parts, tmp_path):
 
 def test_resume_names_what_does_not_fit(settings_of, baseline, tmp_path):
     folder = baseline.folder
-    with pytest.raises(TinyAudioError, match="already holds a run; go on with it by --resume auto"):
+    with pytest.raises(TinyAudioError, match="already holds a run; go on with it by --resume"):
         train(settings_of(folder))
     with pytest.raises(TinyAudioError, match="training.batch_seconds was 8.0, is 9.0"):
         train(settings_of(folder, "training.batch_seconds=9"), resume=str(folder))
@@ -267,6 +268,17 @@ def test_resume_names_what_does_not_fit(settings_of, baseline, tmp_path):
         train(settings_of(tmp_path / "nowhere"), resume="auto")
     with pytest.raises(TinyAudioError, match="holds no checkpoint"):
         train(settings_of(tmp_path), resume=str(tmp_path))
+
+
+def test_a_resumed_run_follows_the_settings_of_now(settings_of, baseline, tmp_path, capsys):
+    shutil.copytree(baseline.folder, tmp_path / "run")
+    over = ("training.max_steps=6", "training.learning_rate=1e-5", "training.lr_scheduler=constant")
+    train(settings_of(tmp_path / "run", *over, "training.eval_steps=1", "training.weight_decay=0.5"), resume="auto")
+    assert "Going on with other settings: training.max_steps was 3, is 6" in capsys.readouterr().err
+    assert log_of(tmp_path / "run", "learning_rate")[3:] == [1e-5] * 3
+    assert len(log_of(tmp_path / "run", "eval_wer")) == 1 + 3
+    state = torch.load(tmp_path / "run" / "checkpoint-6" / "optimizer.pt", weights_only=True)
+    assert [group["weight_decay"] for group in state["param_groups"]] == [0.5, 0.0]
 
 
 def test_resume_auto_takes_the_newest_run_that_has_a_checkpoint(tmp_path):

@@ -122,7 +122,7 @@ def run_folder(settings: Settings, resume: str | None) -> tuple[Path, Path | Non
         folder = wanted or OUTPUTS / f"{settings.experiment}-{datetime.now():%Y%m%d-%H%M%S}"
         if checkpoints(folder):
             raise TinyAudioError(
-                f"{folder} already holds a run; go on with it by --resume auto, or name another --output-dir."
+                f"{folder} already holds a run; go on with it by --resume {folder}, or name another --output-dir."
             )
         return folder, None
     checkpoint = find_resume(resume, settings.experiment, wanted, OUTPUTS)

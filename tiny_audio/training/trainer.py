@@ -126,7 +126,7 @@ class SpeechTrainer(Trainer):
         if step >= 0:
             raise TinyAudioError(
                 f"The loss is not a finite number at step {step}; lower training.learning_rate, or use dtype=bf16 or "
-                "fp32, and go on from the last checkpoint with --resume auto."
+                f"fp32, and go on from the last checkpoint with --resume {self.folder}."
             )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -170,6 +170,24 @@ class SpeechTrainer(Trainer):
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / STATE_FILE))
+
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """Of a resumed run, the intervals are those of the settings, not those it began with."""
+        started = super()._init_training_state(max_steps, *args, **kwargs)
+        self.state.compute_steps(self.args, max_steps)
+        return started
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Of a resumed run, learning rate and weight decay are those of the settings, not those it began with."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        rate, scheduler = self.args.learning_rate, self.lr_scheduler
+        scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
+        for group, factor in zip(self.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+            decay = self.args.weight_decay if group["weight_decay"] else 0.0
+            group.update(initial_lr=rate, lr=rate * factor(scheduler.last_epoch), weight_decay=decay)
+        scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_trained_tensors(model or self.model, str(resume_from_checkpoint))
