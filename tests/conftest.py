@@ -84,7 +84,8 @@ def save_tiny_decoder(folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
     )  # fmt: skip
     model = Qwen3ForCausalLM(config).eval()
-    model.lm_head.weight.data[tokenizer.all_special_ids] = 0.0  # it always has some text to say
+    silent = [index for index in tokenizer.all_special_ids if index != tokenizer.eos_token_id]
+    model.lm_head.weight.data[silent] = 0.0  # so that its random text can be seen
     model.save_pretrained(folder)
 
 
