@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 DATA_HELP = "Data: a name from configs/data, or a folder, file or Hub id."
 
@@ -13,13 +13,13 @@ DATA_HELP = "Data: a name from configs/data, or a folder, file or Hub id."
 @app.command()
 def train(
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. training.max_steps=100 model=nano")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, e.g. training.max_steps=100.")
     ] = None,
     experiment: Annotated[str | None, typer.Option(help="Name of an experiment; quickstart if none is named.")] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", metavar="PATH|NAME", help=DATA_HELP)] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Folder of the run; outputs/EXPERIMENT-DATE-TIME.")] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="auto|PATH", help="Go on with the newest run, or a run's folder.")
+        str | None, typer.Option(metavar="auto|PATH", help="Go on with the newest run, or with a folder's.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings, parameters and steps only.")] = False,
     config_dir: Annotated[Path | None, typer.Option(help="A folder with configs of your own.")] = None,

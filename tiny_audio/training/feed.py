@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -61,8 +62,8 @@ class ClipFeed:
         if self.training.num_epochs is None:
             return self.training.max_steps or 0
         whole, part = divmod(self.training.num_epochs, 1)
-        batches = sum(len(self.sampler.epoch(epoch)) for epoch in range(int(whole)))
-        batches += math.ceil(part * len(self.sampler.epoch(int(whole)))) if part else 0
+        batches = sum(self._batches_of(epoch) for epoch in range(int(whole)))
+        batches += math.ceil(part * self._batches_of(int(whole))) if part else 0
         return min(math.ceil(batches / self.accumulation), self.training.max_steps or math.inf)  # type: ignore[return-value]
 
     def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
@@ -76,7 +77,11 @@ class ClipFeed:
     def epochs(self, step: int) -> float:
         """Passes over the data after `step` steps."""
         epoch, place = self.sampler.locate(step * self.accumulation)
-        return epoch + place / len(self.sampler.epoch(epoch))
+        return epoch + place / self._batches_of(epoch)
+
+    @lru_cache  # noqa: B019 (a feed lives as long as the run)
+    def _batches_of(self, epoch: int) -> int:
+        return len(self.sampler.epoch(epoch))
 
     def describe(self) -> str:
         """One line: clips, hours, steps."""
