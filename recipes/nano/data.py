@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,13 @@ class Utterance:
 
     def mel(self) -> np.ndarray:
         """(frames, 128) raw log-mel, float32."""
-        return np.load(self.shard, mmap_mode="r")[self.start : self.start + self.frames].astype(np.float32)
+        return _shard(self.shard)[self.start : self.start + self.frames].astype(np.float32)
+
+
+@lru_cache(maxsize=None)
+def _shard(path: Path) -> np.ndarray:
+    """(frames, 128) float16; kept, since every round reads every shard."""
+    return np.load(path)
 
 
 def read_shards(folder: Path) -> list[Utterance]:
@@ -147,37 +154,44 @@ def _answers(processor: ASRProcessor, counts: list[int], texts: list[str]) -> di
 
 
 class Loader:
-    """Augmented batches, made ahead by one thread."""
+    """Augmented batches, made ahead by a process of their own (a thread would fight for the interpreter's lock)."""
 
-    def __init__(self, mixture: Mixture, processor: ASRProcessor, settings: MelAugmentation, seed: int, ahead: int = 8):
-        self.mixture, self.processor, self.settings = mixture, processor, settings
-        self.rng = np.random.default_rng(seed)
-        self.babble: np.ndarray | None = None
-        self.ready: queue.Queue = queue.Queue(ahead)
-        threading.Thread(target=self._work, daemon=True).start()
+    def __init__(self, mixture: Mixture, processor: ASRProcessor, settings: MelAugmentation, seed: int, ahead: int = 12):
+        context = multiprocessing.get_context("spawn")
+        self.ready = context.Queue(ahead)
+        arguments = (self.ready, mixture, processor, settings, seed)
+        self.process = context.Process(target=_make_batches, args=arguments, daemon=True)
+        self.process.start()
 
-    def _work(self) -> None:
-        try:
-            for planned in self.mixture:
-                self.ready.put(self._batch(planned))
-        except Exception as error:  # raised in the consumer
-            self.ready.put(error)
+    def __next__(self) -> dict:
+        while True:
+            try:
+                batch = self.ready.get(timeout=5)
+                break
+            except queue.Empty:
+                if not self.process.is_alive():
+                    raise RuntimeError("The process that makes the batches has died; its error stands above.") from None
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
 
-    def _batch(self, planned: list[Planned]) -> dict:
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.terminate()
+
+
+def _make_batches(ready, mixture: Mixture, processor: ASRProcessor, settings: MelAugmentation, seed: int) -> None:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(seed)
+    babble: np.ndarray | None = None
+    for planned in mixture:
         mels = []
         for clip in planned:
             raw = clip.utterance.mel()
-            mels.append(augment(self.rng, raw, self.settings, self.babble, clip.speed))
-            if self.rng.random() < 0.1:
-                self.babble = raw
+            mels.append(augment(rng, raw, settings, babble, clip.speed))
+            if rng.random() < 0.1:
+                babble = raw
         texts = [clip.utterance.text for clip in planned]
-        return collate(self.processor, mels, texts, [clip.utterance.ctc_only for clip in planned])
-
-    def __next__(self) -> dict:
-        batch = self.ready.get()
-        if isinstance(batch, Exception):
-            raise batch
-        return batch
+        batch = collate(processor, mels, texts, [clip.utterance.ctc_only for clip in planned])
+        ready.put({name: tensor.numpy() for name, tensor in batch.items()})
 
 
 def plain_batches(processor: ASRProcessor, utterances: list[Utterance], size: int = 50) -> Iterator[tuple[dict, list[str]]]:

@@ -53,9 +53,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 768) -> PreTrainedTo
 
 
 def encoder_config(**changes) -> GlmAsrEncoderConfig:
-    """About 4.2 M parameters."""
-    sizes = {"hidden_size": 256, "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 4}
-    return GlmAsrEncoderConfig(**{**sizes, "intermediate_size": 1024, "head_dim": 64, "num_mel_bins": 128, **changes})
+    """About 1.9 M parameters."""
+    sizes = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
+    return GlmAsrEncoderConfig(**{**sizes, "intermediate_size": 768, "head_dim": 48, "num_mel_bins": 128, **changes})
 
 
 def decoder_config(tokenizer: PreTrainedTokenizerFast, **changes) -> Qwen3Config:

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from recipes.nano.data import Loader, Mixture, plain_batches, read_shards
 from recipes.nano.features import MelAugmentation
@@ -40,7 +40,7 @@ class Options:
     ctc_weight: float = 1.0
     weight_decay: float = 0.02
     ema_decay: float = 0.999
-    threads: int = 2
+    processes: int = 1  # each with one thread and its own batches; gradients are averaged
     seed: int = 0
     resume: bool = False
     report_steps: int = 100
@@ -87,23 +87,34 @@ class Trainer:
         vectors = [p for p in self.weights if p.ndim <= 1]
         return [{"params": matrices, "weight_decay": self.options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
-    def learn(self, batch: dict) -> tuple[float, float]:
-        """One optimizer step; the CTC and the language model's loss."""
+    def learn(self, batch: dict, now: float = 0.0) -> tuple[float, float]:
+        """One optimizer step; the CTC and the language model's loss. `now` becomes the time elapsed, in seconds."""
         share = learning_rate_share(self.elapsed / (60 * self.options.minutes), self.options.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * share
         self.model.train()
         ctc, lm = self.model({**batch, "features": batch["features"].bfloat16()})
         (lm + self.options.ctc_weight * ctc).backward()
+        self.elapsed = self._share_gradients(now)
         self._update()
         return ctc.item(), lm.item()
 
     @torch.no_grad()
+    def _share_gradients(self, now: float) -> float:
+        """Float32 gradients of the bf16 ones, averaged over the processes; so is the clock, which they all follow."""
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.computing]
+        flat = torch.cat([*(part.flatten().float() for part in parts), torch.tensor([now])])
+        if distributed.is_initialized():
+            distributed.all_reduce(flat)
+            flat /= distributed.get_world_size()
+        pieces = flat[:-1].split([p.numel() for p in self.weights])
+        for weight, computing, piece in zip(self.weights, self.computing, pieces, strict=True):
+            weight.grad, computing.grad = piece.view_as(weight), None
+        return float(flat[-1])
+
+    @torch.no_grad()
     def _update(self) -> None:
-        """Float32 weights follow the bf16 gradients, the average follows them, the bf16 model gets them back."""
-        for weight, computing in zip(self.weights, self.computing, strict=True):
-            weight.grad = None if computing.grad is None else computing.grad.float()
-            computing.grad = None
+        """The float32 weights follow the gradients, their average follows them, the bf16 model gets them back."""
         if not torch.isfinite(nn.utils.clip_grad_norm_(self.weights, 1.0)):
             return
         self.optimizer.step()
@@ -148,11 +159,22 @@ class Trainer:
 
     def evaluate(self) -> None:
         """Prints the WER of the averaged weights on held-out voices, and on other takes of the known human speakers."""
-        for name, count in (("validation", 100), ("digits-validation", 200)):
+        sets = [("validation", 100), ("digits-validation", 200)]
+        for name, count in sets[rank() :: processes()]:  # each process takes its share
             folder = self.options.work_dir / name
             if folder.is_dir():
                 lm, ctc = self.word_error_rates(folder, count)
                 print(f"step {self.step} {name}: WER {lm:.3f}, CTC {ctc:.3f}", flush=True)
+
+
+def rank() -> int:
+    """This process's number among those that train together."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def batches(options: Options, processor, seed: int) -> Loader:
@@ -164,34 +186,73 @@ def batches(options: Options, processor, seed: int) -> Loader:
 
 def run(options: Options) -> Trainer:
     """Trains until the time is over."""
-    torch.set_num_threads(options.threads)
     trainer = Trainer(options)
     if options.resume:
         trainer.load()
-    loader = batches(options, trainer.model.asr.processor, options.seed + trainer.step)
-    begun, seen, report = time.monotonic() - trainer.elapsed, 0.0, []
-    evaluated = saved = since = time.monotonic()
+    torch.manual_seed(options.seed + rank())
+    loader = batches(options, trainer.model.asr.processor, 1000 * (options.seed + rank()) + trainer.step)
+    log, evaluations, saves = Log(trainer), Every(options.evaluate_seconds), Every(options.save_seconds)
+    begun = time.monotonic() - trainer.elapsed
     while trainer.elapsed < 60 * options.minutes and trainer.step != options.max_steps:
         batch = next(loader)
-        report.append(trainer.learn(batch))
-        seen += batch["lengths"].sum().item() / 100
-        now = time.monotonic()
-        trainer.elapsed = now - begun
-        if len(report) == options.report_steps:
-            ctc, lm = (sum(losses) / len(report) for losses in zip(*report, strict=True))
-            rate = trainer.optimizer.param_groups[0]["lr"]
-            line = f"{seen / (now - since):.0f} audio-s/s, lr {rate:.2e}, {trainer.elapsed / 60:.1f} min"
-            print(f"step {trainer.step}: ctc {ctc:.3f}, lm {lm:.3f}, {line}", flush=True)
-            report, seen, since = [], 0.0, now
-        if now - evaluated > options.evaluate_seconds:
+        losses = trainer.learn(batch, time.monotonic() - begun)
+        if rank() == 0:
+            log.add(losses, batch)
+        if evaluations.due(trainer.elapsed):
             trainer.evaluate()
-            evaluated = time.monotonic()
-        if now - saved > options.save_seconds:
+        if saves.due(trainer.elapsed) and rank() == 0:
             trainer.save()
-            saved = time.monotonic()
-    trainer.save()
+    loader.close()
+    if rank() == 0:
+        trainer.save()
     trainer.evaluate()
     return trainer
+
+
+class Every:
+    """Says once every so many seconds that something is due."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.last = seconds, 0.0
+
+    def due(self, now: float) -> bool:
+        """Whether `seconds` have passed since it last was."""
+        if now - self.last < self.seconds:
+            return False
+        self.last = now
+        return True
+
+
+class Log:
+    """A line with the mean losses and the speed every so many steps."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer, self.losses, self.seconds, self.since = trainer, [], 0.0, time.monotonic()
+
+    def add(self, losses: tuple[float, float], batch: dict) -> None:
+        """Counts a step of this process and prints if a line is due."""
+        self.losses.append(losses)
+        self.seconds += processes() * batch["lengths"].sum().item() / 100
+        if len(self.losses) < self.trainer.options.report_steps:
+            return
+        ctc, lm = (sum(column) / len(column) for column in zip(*self.losses, strict=True))
+        rate, now = self.trainer.optimizer.param_groups[0]["lr"], time.monotonic()
+        speed = f"{self.seconds / (now - self.since):.0f} audio-s/s, lr {rate:.2e}, {self.trainer.elapsed / 60:.1f} min"
+        print(f"step {self.trainer.step}: ctc {ctc:.3f}, lm {lm:.3f}, {speed}", flush=True)
+        self.losses, self.seconds, self.since = [], 0.0, now
+
+
+def _run_one(index: int, options: Options, store: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=index, world_size=options.processes)
+    run(options)
+
+
+def run_all(options: Options) -> None:
+    """As `run`, in `options.processes` processes: on a shared machine two threads of one would wait for each other."""
+    store = (options.work_dir / "processes").resolve()
+    store.unlink(missing_ok=True)
+    torch.multiprocessing.spawn(_run_one, (options, str(store)), nprocs=options.processes)
 
 
 def main() -> None:
@@ -202,11 +263,11 @@ def main() -> None:
     parser.add_argument("--batch-seconds", type=float, default=Options.batch_seconds)
     parser.add_argument("--learning-rate", type=float, default=Options.learning_rate)
     parser.add_argument("--ctc-weight", type=float, default=Options.ctc_weight)
-    parser.add_argument("--threads", type=int, default=Options.threads)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--max-steps", type=int, default=None)
-    run(Options(**vars(parser.parse_args())))
+    run_all(Options(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":
