@@ -13,7 +13,7 @@ import torch
 try:
     import av
 except ImportError:  # an exported checkpoint works without PyAV, through soundfile or transformers' own reader
-    av = None
+    av = None  # type: ignore[assignment]
 
 SAMPLING_RATE = 16_000  # Hz, the rate of every encoder here
 HOP_LENGTH = 160  # samples between two mel frames: 100 frames a second
@@ -143,7 +143,7 @@ def _decode_av(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
         with av.open(file, metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise ValueError(f"{name} has no audio track; expected an audio file.")
-            for frame in container.decode(container.streams.audio[0]):
+            for frame in container.decode(container.streams.audio[0]):  # type: ignore[union-attr]
                 yield from (out.to_ndarray().mean(axis=0) for out in resampler.resample(frame))
             yield from (out.to_ndarray().mean(axis=0) for out in resampler.resample(None))
     except av.error.FFmpegError as error:

@@ -12,7 +12,10 @@ GENERATION_KEYS = (
     "max_new_tokens", "num_beams", "do_sample", "min_new_tokens", "repetition_penalty", "length_penalty", "no_repeat_ngram_size",
 )  # fmt: skip
 # keys that transformers itself writes into every config.json: no reason to warn of them
-_COMMON_KEYS = frozenset(PretrainedConfig().to_dict()) | {"auto_map", "custom_pipelines", "torch_dtype", "model_type"}
+_COMMON_KEYS = frozenset(PretrainedConfig().to_dict()) | {
+    "auto_map", "custom_pipelines", "torch_dtype", "model_type",
+    "attn_implementation", "experts_implementation", "name_or_path", "pipeline_tag", "vocab_size",
+}  # fmt: skip
 
 
 class ASRConfig(PretrainedConfig):
@@ -66,9 +69,7 @@ class ASRConfig(PretrainedConfig):
     no_repeat_ngram_size: int = 0
 
     def __post_init__(self, **kwargs: Any):
-        unknown = sorted(
-            key for key in kwargs if key not in _COMMON_KEYS and key not in _PUBLISHED_EXTRAS and key[0] != "_"
-        )
+        unknown = sorted(key for key in kwargs if key not in _COMMON_KEYS and key[0] != "_")
         if unknown:
             logger.warning("config.json has keys this version does not know, kept as they are: %s", ", ".join(unknown))
         # a checkpoint trained with flash attention must load where there is none: the loader picks, not the file
@@ -93,11 +94,6 @@ class ASRConfig(PretrainedConfig):
     def get_text_config(self, decoder=None, encoder=None) -> PretrainedConfig:
         """This config itself: the language model's generation reads its own."""
         return self
-
-
-_PUBLISHED_EXTRAS = frozenset(
-    {"attn_implementation", "experts_implementation", "name_or_path", "pipeline_tag", "vocab_size"}
-)
 
 
 def _as_config(value: dict | PretrainedConfig | None) -> PretrainedConfig | None:

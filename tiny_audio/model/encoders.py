@@ -40,10 +40,6 @@ class EncoderAdapter(nn.Module):
         return config
 
     @classmethod
-    def dim(cls, config: PretrainedConfig) -> int:
-        return config.hidden_size
-
-    @classmethod
     def needs_window(cls, padding: str) -> bool:
         """Whether features are padded to the full 30 s."""
         return padding == "window"
@@ -114,10 +110,6 @@ class WhisperAdapter(EncoderAdapter):
     convolutions = ((3, 1, 1), (3, 2, 1))
 
     @classmethod
-    def dim(cls, config):
-        return config.d_model
-
-    @classmethod
     def needs_window(cls, padding):
         return True
 
@@ -150,30 +142,23 @@ def load_encoder(path: str, padding: str, **load_kwargs) -> EncoderAdapter:
     Raises:
         ValueError: the checkpoint lacks some of the encoder's tensors (they are named).
     """
-    hub_kwargs = {
-        key: value for key, value in load_kwargs.items() if key not in ("dtype", "device_map", "attn_implementation")
-    }
-    config = AutoConfig.from_pretrained(path, **hub_kwargs)
+    config = AutoConfig.from_pretrained(
+        path, **{key: value for key, value in load_kwargs.items() if key not in ("dtype", "attn_implementation")}
+    )
     adapter = adapter_for(config)
     with quiet_transformers():  # it lists the larger checkpoint's other tensors; what matters is checked below
-        encoder, info = _model_class(config).from_pretrained(
-            path,
-            config=adapter.encoder_config(config),
-            key_mapping={adapter.prefix: ""},
-            output_loading_info=True,
-            **load_kwargs,
-        )
+        load_kwargs |= {"config": adapter.encoder_config(config), "key_mapping": {adapter.prefix: ""}}
+        encoder, info = _model_class(config).from_pretrained(path, output_loading_info=True, **load_kwargs)
     encoder._weight_conversions = []  # saved under the encoder's own names, not the larger checkpoint's
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise ValueError(
-            f"{path} lacks {len(missing)} encoder tensors ({', '.join(missing[:3])}…); it is not this encoder."
-        )
+    if missing := sorted(info["missing_keys"]):
+        names = ", ".join(missing[:3])
+        raise ValueError(f"{path} lacks {len(missing)} encoder tensors ({names}…); it is not this encoder.")
     return adapter(encoder, padding)
 
 
 @contextmanager
 def quiet_transformers():
+    """No warnings and progress bars of transformers meanwhile."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

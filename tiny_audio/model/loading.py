@@ -12,21 +12,16 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.utils import cached_file
 
 from .config import ASRConfig
-from .encoders import EncoderAdapter, load_encoder, quiet_transformers
+from .encoders import load_encoder, quiet_transformers
 
 WEIGHTS_FILE = "model.safetensors"
-PARTS = ENCODER_FOLDER, _ = "encoder", "decoder"  # folders of a self-contained checkpoint
+ENCODER_FOLDER, DECODER_FOLDER = "encoder", "decoder"  # of a self-contained checkpoint
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 PART_OPTIONS = ("dtype", "attn_implementation", "device_map", "quantization_config")
 # what AutoModel and pipeline() pass along that has no meaning here
-_IGNORED_OPTIONS = (
-    "trust_remote_code",
-    "code_revision",
-    "_from_auto",
-    "_from_pipeline",
-    "_commit_hash",
-    "adapter_kwargs",
-)
+_IGNORED_OPTIONS = {
+    "trust_remote_code", "code_revision", "_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs",
+}  # fmt: skip
 AUTO_MAP = {
     "AutoConfig": "config.ASRConfig",
     "AutoModel": "modeling.ASRModel",
@@ -36,16 +31,6 @@ AUTO_MAP = {
 CUSTOM_PIPELINES = {
     "automatic-speech-recognition": {"impl": "pipeline.ASRPipeline", "pt": ["AutoModelForSpeechSeq2Seq"]},
 }
-
-
-def part_location(config: ASRConfig, checkpoint: str | None, subfolder: str, part: str) -> tuple[str, str]:
-    """Where a part lies, as (path or Hub id, subfolder): inside a self-contained checkpoint, else at its own id."""
-    if config.self_contained and checkpoint is not None:
-        return str(checkpoint), "/".join(filter(None, (subfolder, part)))
-    key = "audio_model_id" if part == ENCODER_FOLDER else "text_model_id"
-    if not getattr(config, key):
-        raise ValueError(f"The config names no {key}; expected a Hub id or a folder.")
-    return str(getattr(config, key)), ""
 
 
 def load_options(given: dict) -> dict:
@@ -65,34 +50,47 @@ def hub_options(options: dict) -> dict:
     return {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
 
 
-def torch_dtype(dtype: torch.dtype | str | None, config: ASRConfig) -> torch.dtype:
-    """The dtype asked for; None and "auto" leave it to the checkpoint."""
-    dtype = config.model_dtype if dtype in (None, "auto") else dtype
-    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+def load_parts(config: ASRConfig, options: dict, checkpoint: str | None, subfolder: str):
+    """Load both pretrained parts, from inside a self-contained checkpoint or from their own ids; their configs too.
 
-
-def load_encoder_part(config: ASRConfig, location: tuple[str, str], options: dict) -> EncoderAdapter:
-    """The frozen encoder; never quantized, and on one device."""
-    kept = {key: options[key] for key in ("dtype", "attn_implementation") if key in options}
-    with explained(location[0], "an audio encoder"):
-        return load_encoder(location[0], config.encoder_padding, subfolder=location[1], **kept, **hub_options(options))
-
-
-def load_decoder_part(location: tuple[str, str], options: dict) -> nn.Module:
-    """The causal language model; quantization is its alone.
+    Returns:
+        EncoderAdapter, language model, and where each was found: (path or Hub id, subfolder).
 
     Raises:
-        ValueError: the checkpoint lacks tensors of the model (they are named).
+        ValueError: a part lacks tensors (they are named). OSError: it was not found.
     """
+    dtype = config.model_dtype if options.get("dtype") in (None, "auto") else options["dtype"]
+    options = {**options, "dtype": getattr(torch, dtype) if isinstance(dtype, str) else dtype}
+    if not config.self_contained:  # a revision names a commit of the checkpoint's repository, not of its parts' own
+        options.pop("revision", None)
+    encoder_at = _part_location(config, checkpoint, subfolder, ENCODER_FOLDER)
+    decoder_at = _part_location(config, checkpoint, subfolder, DECODER_FOLDER)
+    language_model = _load_language_model(decoder_at, options)
+    kept = {key: options[key] for key in ("dtype", "attn_implementation") if key in options}
+    with explained(encoder_at[0], "an audio encoder"):
+        kept |= hub_options(options) | {"subfolder": encoder_at[1]}
+        encoder = load_encoder(encoder_at[0], config.encoder_padding, **kept)
+    config.audio_config, config.text_config = encoder.encoder.config, language_model.config
+    return encoder, language_model, encoder_at, decoder_at
+
+
+def _part_location(config: ASRConfig, checkpoint: str | None, subfolder: str, part: str) -> tuple[str, str]:
+    if config.self_contained and checkpoint is not None:
+        return str(checkpoint), "/".join(filter(None, (subfolder, part)))
+    key = "audio_model_id" if part == ENCODER_FOLDER else "text_model_id"
+    if not getattr(config, key):
+        raise ValueError(f"The config names no {key}; expected a Hub id or a folder.")
+    return str(getattr(config, key)), ""
+
+
+def _load_language_model(location: tuple[str, str], options: dict) -> nn.Module:
     with explained(location[0], "a language model"), quiet_transformers():
         model, info = AutoModelForCausalLM.from_pretrained(
             location[0], subfolder=location[1], output_loading_info=True, **options
         )
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise ValueError(
-            f"{location[0]} lacks {len(missing)} tensors of its language model ({', '.join(missing[:3])}…)."
-        )
+    if missing := sorted(info["missing_keys"]):
+        names = ", ".join(missing[:3])
+        raise ValueError(f"{location[0]} lacks {len(missing)} tensors of its language model ({names}…).")
     own = model.generation_config  # its sampling defaults are for chatting
     model.generation_config = GenerationConfig(bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id)
     return model
@@ -155,8 +153,23 @@ def save_trained_tensors(model: nn.Module, folder: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def save_part(part: nn.Module, companion, source: tuple[str, str] | None, folder: Path) -> None:
-    """Write a frozen part with its tokenizer or feature extractor; copied as it lies where it came from a local folder."""
+def save_checkpoint(model: nn.Module, folder: Path, sources: tuple[tuple[str, str], ...] = ()) -> None:
+    """Write trained tensors, config, processor and code; encoder and language model too where it is self-contained."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if model.config.self_contained:
+        encoder_at, decoder_at = sources or (None, None)
+        _save_part(model.encoder.encoder, model.processor.feature_extractor, encoder_at, folder / ENCODER_FOLDER)
+        _save_part(model.language_model, model.processor.tokenizer, decoder_at, folder / DECODER_FOLDER)
+    model.processor.save_pretrained(folder)
+    _export_code(folder)
+    model.config.auto_map, model.config.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    save_trained_tensors(model, folder)
+
+
+def _save_part(part: nn.Module, companion, source: tuple[str, str] | None, folder: Path) -> None:
+    """A frozen part with its tokenizer or feature extractor; copied as it lies where it came from a local folder."""
     origin = Path(*source) if source is not None else None
     if origin is not None and origin.is_dir():
         if origin.resolve() != folder.resolve():
@@ -167,8 +180,8 @@ def save_part(part: nn.Module, companion, source: tuple[str, str] | None, folder
     companion.save_pretrained(folder)
 
 
-def export_code(folder: Path) -> None:
-    """Copy the files of this package beside the weights, so that transformers alone can run them (trust_remote_code)."""
+def _export_code(folder: Path) -> None:
+    """The files of this package beside the weights, so that transformers alone can run them (trust_remote_code)."""
     for file in Path(__file__).parent.glob("*.py"):
         if file.name != "__init__.py" and file.parent.resolve() != folder.resolve():
             shutil.copyfile(file, folder / file.name)

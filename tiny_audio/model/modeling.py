@@ -17,22 +17,7 @@ from transformers.utils import ModelOutput
 from .audio import SAMPLING_RATE, AudioSource, stream_audio
 from .config import ASRConfig
 from .encoders import EncoderAdapter, build_encoder, length_mask
-from .loading import (
-    AUTO_MAP,
-    CUSTOM_PIPELINES,
-    PARTS,
-    explained,
-    export_code,
-    hub_options,
-    load_decoder_part,
-    load_encoder_part,
-    load_options,
-    load_trained_tensors,
-    part_location,
-    save_part,
-    save_trained_tensors,
-    torch_dtype,
-)
+from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
 from .processor import IGNORED_LABEL, ASRProcessor
 from .projectors import build_projector
 from .segment import Window, split_windows
@@ -85,11 +70,9 @@ class ASRModel(PreTrainedModel):
         self.encoder = encoder
         self.language_model = language_model
         self.projector = build_projector(config)
-        self.processor = processor
-        self._sources: dict[str, tuple[str, str]] = {}  # where each part was loaded from
+        self.processor: ASRProcessor = processor  # type: ignore[assignment]  # None only where built from configs alone
+        self._sources: tuple[tuple[str, str], ...] = ()  # where encoder and language model were loaded from
         self.freeze()
-
-    # ---- loading and saving
 
     @classmethod
     def from_pretrained(
@@ -131,23 +114,15 @@ class ASRModel(PreTrainedModel):
 
     @classmethod
     def _join(cls, config: ASRConfig, options: dict, checkpoint: str | None = None, subfolder: str = "") -> "ASRModel":
-        options["dtype"] = torch_dtype(options.get("dtype"), config)
-        encoder_at, decoder_at = (part_location(config, checkpoint, subfolder, part) for part in PARTS)
-        # a revision names a commit of the checkpoint's repository, not of its parts' own
-        own = options if config.self_contained else {key: value for key, value in options.items() if key != "revision"}
-        language_model = load_decoder_part(decoder_at, own)
-        encoder = load_encoder_part(config, encoder_at, own)
-        config.audio_config, config.text_config = encoder.encoder.config, language_model.config
+        encoder, language_model, *sources = load_parts(config, options, checkpoint, subfolder)
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
-        home = (encoder_at, decoder_at) if checkpoint is None else ((checkpoint, subfolder), (checkpoint, subfolder))
-        processor = ASRProcessor.from_parts(config, *home, **hub_options(options))
-        model = cls(config, encoder, language_model, processor)
-        model._sources = dict(zip(PARTS, (encoder_at, decoder_at), strict=True))
-        model.projector.to(options["dtype"])
+        home = sources if checkpoint is None else [(checkpoint, subfolder)] * 2
+        model = cls(config, encoder, language_model, ASRProcessor.from_parts(config, *home, **hub_options(options)))
+        model._sources = tuple(sources)
+        model.projector.to(encoder.encoder.dtype)
         if "device_map" in options:
-            device = language_model.get_input_embeddings().weight.device
-            model.encoder.to(device)
-            model.projector.to(device)
+            model.encoder.to(language_model.get_input_embeddings().weight.device)
+            model.projector.to(language_model.get_input_embeddings().weight.device)
         return model
 
     def save_pretrained(self, save_directory: str | os.PathLike, self_contained: bool | None = None, **kwargs) -> None:
@@ -157,21 +132,9 @@ class ASRModel(PreTrainedModel):
             save_directory: folder, made if need be.
             self_contained: also write the encoder and language model into it; None: as `config.self_contained` says.
         """
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
         if self_contained is not None:
             self.config.self_contained = self_contained
-        if self.config.self_contained:
-            parts = (self.encoder.encoder, self.language_model)
-            companions = (self.processor.feature_extractor, self.processor.tokenizer)
-            for name, part, companion in zip(PARTS, parts, companions, strict=True):
-                save_part(part, companion, self._sources.get(name), folder / name)
-        self.processor.save_pretrained(folder)
-        export_code(folder)
-        self.config.auto_map, self.config.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES
-        self.config.architectures = [type(self).__name__]
-        self.config.save_pretrained(folder)
-        save_trained_tensors(self, folder)
+        save_checkpoint(self, Path(save_directory), self._sources)
 
     def match_embedding_scale(self) -> None:
         """Start the projected audio at the scale of the token embeddings: further off, training takes long to take off."""
@@ -193,8 +156,6 @@ class ASRModel(PreTrainedModel):
         if self.config.freeze_language_model:
             self.language_model.eval()
         return self
-
-    # ---- computing
 
     def encode_audio(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Audio tokens of a batch.
@@ -221,7 +182,7 @@ class ASRModel(PreTrainedModel):
         placeholder = input_ids == self.config.audio_token_id
         if not torch.equal(placeholder.sum(-1), counts.to(input_ids.device)):
             raise ValueError(
-                f"The prompts hold {placeholder.sum(-1).tolist()} {'<audio>'} tokens, the clips give {counts.tolist()}; "
+                f"The prompts hold {placeholder.sum(-1).tolist()} <audio> tokens, the clips give {counts.tolist()}; "
                 "make both with the same ASRProcessor."
             )
         tokens = self.language_model.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
@@ -282,13 +243,12 @@ class ASRModel(PreTrainedModel):
         Returns:
             The new tokens only, (batch, new tokens).
         """
-        features = input_features if input_features is not None else input_values
+        features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
         if input_ids is None and attention_mask is not None and audio_attention_mask is None:
-            if attention_mask.shape[-1] == features.shape[-1]:
-                audio_attention_mask = attention_mask
+            if attention_mask.shape == mask.shape:
+                mask = attention_mask
             elif len(features) > 1:
                 raise ValueError("generate() got several clips without audio_attention_mask; pass the processor's.")
-        features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
         if input_ids is None:
             prompts = self.processor.prompts([self.processor.tokens_of_features(n) for n in mask.sum(-1).tolist()])
             input_ids, attention_mask = prompts["input_ids"], prompts["attention_mask"]
@@ -306,16 +266,11 @@ class ASRModel(PreTrainedModel):
     def _generation_arguments(self, given: dict) -> dict:
         tokenizer, own_end = self.processor.tokenizer, self.language_model.generation_config.eos_token_id
         ends = {tokenizer.eos_token_id, *(own_end if isinstance(own_end, list) else [own_end])} - {None}
-        arguments = {
-            **self.config.generation_defaults(),
-            "eos_token_id": sorted(ends),
-            "pad_token_id": tokenizer.pad_token_id,
-        }
+        arguments = self.config.generation_defaults()
+        arguments |= {"eos_token_id": sorted(ends), "pad_token_id": tokenizer.pad_token_id}
         if self.config.audio_token_id < self.language_model.get_input_embeddings().num_embeddings:
             arguments["suppress_tokens"] = [self.config.audio_token_id]
         return {**{key: value for key, value in arguments.items() if value is not None}, **given}
-
-    # ---- transcribing
 
     def transcribe(self, audio: AudioSource | list[AudioSource], batch_size: int = 8, **generation) -> str | list[str]:
         """Audio of any length to text.
@@ -377,7 +332,7 @@ class ASRModel(PreTrainedModel):
 
 
 def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:
-    return encoder.dim(encoder.encoder.config), language_model.get_input_embeddings().embedding_dim
+    return encoder.encoder.config.hidden_size, language_model.get_input_embeddings().embedding_dim
 
 
 def _audio_inputs(input_features, input_values, mask) -> tuple[torch.Tensor, torch.Tensor]:

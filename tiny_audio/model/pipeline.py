@@ -68,15 +68,10 @@ class ASRPipeline(ChunkPipeline):
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """As ChunkPipeline's, with the batch as plain lists: the processor pads, not a generic collator."""
         windows = PipelineChunkIterator(inputs, self.preprocess, preprocess_params)
-        loader = DataLoader(
-            windows, num_workers=0, batch_size=batch_size, collate_fn=_first if batch_size == 1 else _as_lists
-        )
+        collate = (lambda items: items[0]) if batch_size == 1 else _as_lists
+        loader = DataLoader(windows, num_workers=0, batch_size=batch_size, collate_fn=collate)
         outputs = PipelinePackIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
-
-
-def _first(items: list[dict]) -> dict:
-    return items[0]
 
 
 def _as_lists(items: list[dict]) -> dict:

@@ -16,7 +16,6 @@ from .projectors import build_projector
 AUDIO_TOKEN = "<audio>"
 INSTRUCTION = "Transcribe the speech to text"
 IGNORED_LABEL = -100  # not part of the loss
-_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
 class ASRProcessor:
@@ -33,9 +32,7 @@ class ASRProcessor:
     def __init__(self, config: ASRConfig, tokenizer, feature_extractor):
         self.config, self.tokenizer, self.feature_extractor = config, tokenizer, feature_extractor
         if AUDIO_TOKEN not in tokenizer.get_vocab():
-            tokenizer.add_special_tokens(
-                {"additional_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False
-            )
+            tokenizer.add_tokens([AUDIO_TOKEN], special_tokens=True)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         self.audio_token_id: int = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
@@ -45,11 +42,8 @@ class ASRProcessor:
             self._projector = build_projector(config)
 
     @classmethod
-    def from_pretrained(
-        cls, path: str | os.PathLike, *, config: ASRConfig | None = None, subfolder: str = "", **options
-    ):
+    def from_pretrained(cls, path: str | os.PathLike, config: ASRConfig | None = None, subfolder: str = "", **hub):
         """Load from a checkpoint folder or Hub id; `revision`, `token`, `cache_dir`, … as usual."""
-        hub = {key: options[key] for key in _HUB_OPTIONS if options.get(key) is not None}
         config = config or ASRConfig.from_pretrained(path, subfolder=subfolder, **hub)
         if config.audio_config is None:
             config.audio_config = AutoConfig.from_pretrained(config.audio_model_id)
