@@ -1,6 +1,6 @@
 """The shipped corpus `quickstart`: synthesised utterances as Ogg Opus in Parquet, and a few single clips.
 
-    python -m recipes.nano.corpus --work-dir build/nano
+python -m recipes.nano.corpus --work-dir build/nano
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import queue
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class Utterance:
         return _shard(self.shard)[self.start : self.start + self.frames].astype(np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shard(path: Path) -> np.ndarray:
     """(frames, 128) float16; kept, since every round reads every shard."""
     return np.load(path)
@@ -83,44 +84,83 @@ class Planned:
         return int(self.utterance.frames / self.speed)
 
 
+@dataclass(frozen=True)
+class Curriculum:
+    """Short clips with little augmentation first: CTC finds its alignment many times sooner."""
+
+    first_seconds: float = 1.3  # the longest clip of the first batch
+    length_batches: int = 900  # after these, clips of any length
+    augmentation_batches: int = 1500  # after these, augmentation at full strength
+
+    def longest_frames(self, batch: int) -> float:
+        """Frames of the longest clip allowed in a batch."""
+        if batch >= self.length_batches:
+            return float("inf")
+        return FRAMES_PER_SECOND * self.first_seconds * 6 ** (batch / self.length_batches)
+
+    def strength(self, batch: int) -> float:
+        """Of the augmentation, 0.15 to 1."""
+        return min(1.0, 0.15 + 0.85 * batch / self.augmentation_batches)
+
+
+NO_CURRICULUM = Curriculum(length_batches=0, augmentation_batches=1)
+BUCKET_FRAMES = [80, 104, 128, 160, 192, 224, 256, 304, 352, 416, 512, 640, 800, 1000, 1250, 1600, 2000, 3000]
+
+
 class Mixture:
-    """Batches of planned utterances: each source has its share of the seconds."""
+    """Batches of planned utterances: each source has its share of the seconds.
 
-    def __init__(self, decks: dict[Path, float], batch_seconds: float, settings: MelAugmentation, seed: int):
+    A batch holds clips of one bucket of lengths and always as many: the CPU's matrix kernels are compiled anew for
+    every new shape, which cost a third of the time.
+    """
+
+    def __init__(
+        self,
+        decks: dict[Path, float],
+        batch_seconds: float,
+        settings: MelAugmentation,
+        seed: int,
+        curriculum: Curriculum = NO_CURRICULUM,
+    ):
         self.rng = np.random.default_rng(seed)
-        self.decks = [(Deck(folder, self.rng), share) for folder, share in decks.items()]
+        self.decks = [Deck(folder, self.rng) for folder in decks]
+        self.shares = list(decks.values())
         self.batch_frames = int(batch_seconds * FRAMES_PER_SECOND)
-        self.speeds = settings.speed
+        self.speeds, self.curriculum = settings.speed, curriculum
 
-    def pool(self, batches: int = 24) -> list[list[Planned]]:
-        """About `batches` batches, each of clips of similar length, in random order."""
-        planned = []
-        for deck, share in self.decks:
-            budget = batches * self.batch_frames * share
-            while budget > 0:
-                planned.append(Planned(deck.draw(), self.rng.uniform(*self.speeds)))
-                budget -= planned[-1].frames
-        planned.sort(key=lambda clip: clip.frames)
-        cut: list[list[Planned]] = [[]]
-        for clip in planned:
-            if cut[-1] and (len(cut[-1]) + 1) * clip.frames > self.batch_frames:
-                cut.append([])
-            cut[-1].append(clip)
-        return [cut[i] for i in self.rng.permutation(len(cut))]
-
-    def __iter__(self) -> Iterator[list[Planned]]:
+    def __iter__(self) -> Iterator[tuple[int, list[Planned]]]:
+        """The frames to which a batch is padded, and its clips."""
+        waiting: dict[tuple[bool, int], list[Planned]] = defaultdict(list)
+        drawn = [0.0] * len(self.decks)  # frames, over the deck's share
+        count = 0
         while True:
-            yield from self.pool()
+            deck = int(np.argmin(drawn))
+            clip = Planned(self.decks[deck].draw(), self.rng.uniform(*self.speeds))
+            drawn[deck] += clip.frames / self.shares[deck]
+            if clip.frames > min(self.curriculum.longest_frames(count), BUCKET_FRAMES[-1]):
+                continue
+            size = next(frames for frames in BUCKET_FRAMES if clip.frames <= frames)
+            batch = waiting[clip.utterance.ctc_only, size]
+            batch.append(clip)
+            if len(batch) * size >= self.batch_frames:
+                count += 1
+                yield size, waiting.pop((clip.utterance.ctc_only, size))
 
 
-def collate(processor: ASRProcessor, mels: list[np.ndarray], texts: list[str], ctc_only: list[bool]) -> dict:
-    """Scaled log-mel (frames, 128) and texts → the tensors that JointModel takes; the prompt is the processor's."""
+def collate(
+    processor: ASRProcessor, mels: list[np.ndarray], texts: list[str], lm_rows: list[int], size: int | None = None
+) -> dict:
+    """Scaled log-mel (frames, 128) and texts → the tensors that JointModel takes; the prompt is the processor's.
+
+    Args:
+        lm_rows: the clips that the language model is trained on too.
+        size: frames to which all are padded; None: the longest clip's.
+    """
     lengths = torch.tensor([len(mel) for mel in mels])
-    features = torch.zeros(len(mels), mels[0].shape[1], int(lengths.max()))
+    features = torch.zeros(len(mels), mels[0].shape[1], size or int(lengths.max()))
     for row, mel in enumerate(mels):
         features[row, :, : len(mel)] = torch.from_numpy(np.ascontiguousarray(mel.T))
     characters = [[CTC_INDEX[character] for character in text if character in CTC_INDEX] for text in texts]
-    lm_rows = [row for row, only in enumerate(ctc_only) if not only]
     batch = {
         "features": features,
         "lengths": lengths,
@@ -142,7 +182,8 @@ def _answers(processor: ASRProcessor, counts: list[int], texts: list[str]) -> di
         prompt = processor.prompts([count])["input_ids"][0].tolist()
         answer = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         rows.append((prompt, answer))
-    size = max(len(prompt) + len(answer) for prompt, answer in rows)
+    longest = max(len(prompt) + len(answer) for prompt, answer in rows)
+    size = -(-longest // 16) * 16  # few different shapes
     ids = torch.full((len(rows), size), tokenizer.pad_token_id)
     labels, mask = torch.full_like(ids, IGNORED_LABEL), torch.zeros_like(ids)
     for index, (prompt, answer) in enumerate(rows):
@@ -156,7 +197,9 @@ def _answers(processor: ASRProcessor, counts: list[int], texts: list[str]) -> di
 class Loader:
     """Augmented batches, made ahead by a process of their own (a thread would fight for the interpreter's lock)."""
 
-    def __init__(self, mixture: Mixture, processor: ASRProcessor, settings: MelAugmentation, seed: int, ahead: int = 12):
+    def __init__(
+        self, mixture: Mixture, processor: ASRProcessor, settings: MelAugmentation, seed: int, ahead: int = 12
+    ):
         context = multiprocessing.get_context("spawn")
         self.ready = context.Queue(ahead)
         arguments = (self.ready, mixture, processor, settings, seed)
@@ -182,22 +225,25 @@ def _make_batches(ready, mixture: Mixture, processor: ASRProcessor, settings: Me
     torch.set_num_threads(1)
     rng = np.random.default_rng(seed)
     babble: np.ndarray | None = None
-    for planned in mixture:
-        mels = []
+    for count, (size, planned) in enumerate(mixture):
+        strength, mels = mixture.curriculum.strength(count), []
         for clip in planned:
             raw = clip.utterance.mel()
-            mels.append(augment(rng, raw, settings, babble, clip.speed))
+            mels.append(augment(rng, raw, settings.weakened(strength), babble, clip.speed)[:size])
             if rng.random() < 0.1:
                 babble = raw
-        texts = [clip.utterance.text for clip in planned]
-        batch = collate(processor, mels, texts, [clip.utterance.ctc_only for clip in planned])
+        # half of the clips are enough for the language model, which learns faster than the encoder
+        lm_rows = [] if planned[0].utterance.ctc_only else list(range((len(planned) + 1) // 2))
+        batch = collate(processor, mels, [clip.utterance.text for clip in planned], lm_rows, size)
         ready.put({name: tensor.numpy() for name, tensor in batch.items()})
 
 
-def plain_batches(processor: ASRProcessor, utterances: list[Utterance], size: int = 50) -> Iterator[tuple[dict, list[str]]]:
+def plain_batches(
+    processor: ASRProcessor, utterances: list[Utterance], size: int = 50
+) -> Iterator[tuple[dict, list[str]]]:
     """Unchanged utterances sorted by length, with their texts, to measure on."""
     ordered = sorted(utterances, key=lambda utterance: utterance.frames)
     for start in range(0, len(ordered), size):
         part = ordered[start : start + size]
         texts = [utterance.text for utterance in part]
-        yield collate(processor, [scaled(u.mel()) for u in part], texts, [False] * len(part)), texts
+        yield collate(processor, [scaled(u.mel()) for u in part], texts, list(range(len(part)))), texts

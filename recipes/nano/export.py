@@ -1,6 +1,6 @@
 """The trained parts as the shipped checkpoint: averaged weights in fp16, and what they score.
 
-    python -m recipes.nano.export --work-dir build/nano --text FILE --speech ../shared/speech
+python -m recipes.nano.export --work-dir build/nano --text FILE --speech ../shared/speech
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def export(joint: JointModel, folder: Path) -> None:
     joint.asr.float()
     for file in folder.glob("*.py"):
         file.unlink()
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(0o644)
     config = json.loads((folder / "config.json").read_text())
     for key in ("auto_map", "custom_pipelines"):
         config.pop(key, None)
@@ -53,7 +55,9 @@ def report(folder: Path, speech: Path | None) -> dict[str, float]:
     rates = {}
     for split in ("validation", "test"):
         rows = pq.read_table(embedded("quickstart") / f"{split}.parquet").to_pylist()
-        rates[f"quickstart/{split}"] = word_error_rate(model, [r["audio"]["bytes"] for r in rows], [r["text"] for r in rows])
+        rates[f"quickstart/{split}"] = word_error_rate(
+            model, [r["audio"]["bytes"] for r in rows], [r["text"] for r in rows]
+        )
     for split in ("validation", "test") if speech is not None else ():
         rows = read_folder(speech / "spoken-digits" / split)
         rates[f"spoken-digits/{split}"] = word_error_rate(model, [r["path"] for r in rows], [r["text"] for r in rows])

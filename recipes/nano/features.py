@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -120,6 +120,18 @@ class MelAugmentation:
     time_mask_frames: int = 16
     frequency_masks: int = 2
     frequency_mask_bands: int = 18
+
+    def weakened(self, strength: float) -> MelAugmentation:
+        """The same at a strength from 0 to 1; the speed is not its matter."""
+        return replace(
+            self,
+            warp=self.warp * strength,
+            equaliser_db=self.equaliser_db * strength,
+            noise=self.noise * strength,
+            telephone=self.telephone * strength,
+            time_mask_frames=max(1, int(self.time_mask_frames * strength)),
+            frequency_mask_bands=max(1, int(self.frequency_mask_bands * strength)),
+        )
 
 
 @lru_cache(maxsize=512)

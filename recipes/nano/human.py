@@ -1,6 +1,6 @@
 """Human recordings as shards of raw log-mel: digits, strings of digits of one speaker, and read sentences.
 
-    python -m recipes.nano.human --work-dir build/nano --speech ../shared/speech
+python -m recipes.nano.human --work-dir build/nano --speech ../shared/speech
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def cache(folder: Path, clips: Iterator[Clip]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=Path("build/nano"))
-    parser.add_argument("--speech", type=Path, default=Path("../shared/speech"), help="only `train` splits are trained on")
+    parser.add_argument(
+        "--speech", type=Path, default=Path("../shared/speech"), help="only `train` splits are trained on"
+    )
     parser.add_argument("--strings", type=int, default=6000)
     parser.add_argument("--singles-each", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -114,7 +116,9 @@ def main() -> None:
     digits = options.speech / "spoken-digits"
     cache(options.work_dir / "digits-validation", plain_clips(digits / "validation"))
     cache(options.work_dir / "librispeech", read_speech(options.speech / "librispeech-small" / "train"))
-    cache(options.work_dir / "digits", digit_clips(digits / "train", options.strings, options.singles_each, options.seed))
+    cache(
+        options.work_dir / "digits", digit_clips(digits / "train", options.strings, options.singles_each, options.seed)
+    )
     counts = {path.parent.name: 0 for path in options.work_dir.glob("*/*.jsonl")}
     for path in options.work_dir.glob("*/*.jsonl"):
         counts[path.parent.name] += len(path.read_text().splitlines())

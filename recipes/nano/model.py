@@ -110,15 +110,21 @@ class JointModel(nn.Module):
 
     def ctc_logits(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(batch, 128, frames) → frames (batch, n, dim), their lengths, and CTC logits (batch, n, characters)."""
-        frames, frame_lengths = self.asr.encoder(features, lengths)
-        return frames, frame_lengths, self.ctc_head(frames)
+        encoder = self.asr.encoder
+        frames = encoder.encode(features, lengths)  # as the adapter's forward, without cutting to the longest clip
+        return frames, encoder.output_length(lengths), self.ctc_head(frames)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The CTC loss a character and the language model's loss a token."""
         frames, lengths, logits = self.ctc_logits(batch["features"], batch["lengths"])
         log_probabilities = logits.float().log_softmax(-1).transpose(0, 1)
         ctc = F.ctc_loss(
-            log_probabilities, batch["characters"], lengths, batch["num_characters"], reduction="sum", zero_infinity=True
+            log_probabilities,
+            batch["characters"],
+            lengths,
+            batch["num_characters"],
+            reduction="sum",
+            zero_infinity=True,
         )
         ctc = ctc / batch["num_characters"].sum()
         if len(batch["lm_rows"]) == 0:
@@ -137,10 +143,15 @@ class JointModel(nn.Module):
         audio = embeddings[length_mask(counts, embeddings.shape[1])]
         tokens = tokens.masked_scatter(placeholder[..., None], audio.to(tokens.dtype))
         decoder = asr.language_model.get_decoder()
-        hidden = decoder(inputs_embeds=tokens, attention_mask=batch["attention_mask"], use_cache=False).last_hidden_state
+        hidden = decoder(
+            inputs_embeds=tokens, attention_mask=batch["attention_mask"], use_cache=False
+        ).last_hidden_state
         targets = batch["labels"][:, 1:]
         wanted = targets != -100
-        return F.cross_entropy(asr.language_model.get_output_embeddings()(hidden[:, :-1][wanted]).float(), targets[wanted])
+        answers = hidden[:, :-1][wanted]
+        padded = F.pad(answers, (0, 0, 0, -len(answers) % 64))  # few different shapes
+        logits = asr.language_model.get_output_embeddings()(padded)[: len(answers)]
+        return F.cross_entropy(logits.float(), targets[wanted])
 
 
 def ctc_text(logits: torch.Tensor, length: int) -> str:

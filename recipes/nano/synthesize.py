@@ -1,6 +1,6 @@
 """Speech for the sentences: espeak-ng and flite voices, rooms and noise, written as shards of raw log-mel.
 
-    python -m recipes.nano.synthesize --work-dir build/nano --train 35000 --validation 400
+python -m recipes.nano.synthesize --work-dir build/nano --train 35000 --validation 400
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Joint training of nano's encoder, projector and language model, with a CTC loss beside, for a given time.
 
-    python -m recipes.nano.train --work-dir build/nano --minutes 75
+python -m recipes.nano.train --work-dir build/nano --minutes 75
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
-from recipes.nano.data import Loader, Mixture, plain_batches, read_shards
+from recipes.nano.data import NO_CURRICULUM, Curriculum, Loader, Mixture, plain_batches, read_shards
 from recipes.nano.features import MelAugmentation
 from recipes.nano.model import JointModel, build_asr, ctc_text, train_tokenizer
 from recipes.nano.sentences import sentences
@@ -85,7 +85,10 @@ class Trainer:
     def _groups(self) -> list[dict]:
         matrices = [p for p in self.weights if p.ndim > 1]
         vectors = [p for p in self.weights if p.ndim <= 1]
-        return [{"params": matrices, "weight_decay": self.options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        return [
+            {"params": matrices, "weight_decay": self.options.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
 
     def learn(self, batch: dict, now: float = 0.0) -> tuple[float, float]:
         """One optimizer step; the CTC and the language model's loss. `now` becomes the time elapsed, in seconds."""
@@ -125,7 +128,11 @@ class Trainer:
 
     def save(self) -> None:
         """The whole state, written beside and renamed."""
-        state = {"weights": self.weights, "average": self.averaged.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state = {
+            "weights": self.weights,
+            "average": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
         path = self.options.work_dir / "training.pt"
         torch.save({**state, "step": self.step, "elapsed": self.elapsed}, path.with_suffix(".tmp"))
         os.replace(path.with_suffix(".tmp"), path)
@@ -181,7 +188,8 @@ def batches(options: Options, processor, seed: int) -> Loader:
     """The mixture of all sources that the work folder holds."""
     settings = MelAugmentation()
     decks = {options.work_dir / name: share for name, share in SHARES.items() if (options.work_dir / name).is_dir()}
-    return Loader(Mixture(decks, options.batch_seconds, settings, seed), processor, settings, seed + 1)
+    curriculum = NO_CURRICULUM if options.resume else Curriculum()
+    return Loader(Mixture(decks, options.batch_seconds, settings, seed, curriculum), processor, settings, seed + 1)
 
 
 def run(options: Options) -> Trainer:
