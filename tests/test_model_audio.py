@@ -1,6 +1,9 @@
 """Audio in: every common form and rate, bad input, and long recordings cut into windows."""
 
 import io
+import os
+import subprocess
+import sys
 import wave
 
 import av
@@ -120,6 +123,20 @@ def test_missing_folder_and_unreadable(tmp_path):
         load_audio(tmp_path)
     with pytest.raises(ValueError, match="expected a path, URL"):
         load_audio(3.5)
+
+
+def test_a_file_that_may_not_be_read(tmp_path):
+    path = write_wav(tmp_path / "a.wav", sine(0.1, 16_000), 16_000)
+    path.chmod(0)
+    script = (
+        "import sys\nfrom tiny_audio.model.audio import load_audio\n"
+        "try:\n    load_audio(sys.argv[1])\nexcept PermissionError as error:\n    print(error)"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    if os.geteuid() == 0:  # root reads everything until it gives that up
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert "may not be read; give yourself read permission" in result.stdout, result.stderr
 
 
 def test_streamed_blocks_join_to_the_whole(tmp_path):
