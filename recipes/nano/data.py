@@ -91,6 +91,7 @@ class Curriculum:
     first_seconds: float = 1.3  # the longest clip of the first batch
     length_batches: int = 900  # after these, clips of any length
     augmentation_batches: int = 1500  # after these, augmentation at full strength
+    first_strength: float = 0.15  # of the augmentation
 
     def longest_frames(self, batch: int) -> float:
         """Frames of the longest clip allowed in a batch."""
@@ -99,8 +100,8 @@ class Curriculum:
         return FRAMES_PER_SECOND * self.first_seconds * 6 ** (batch / self.length_batches)
 
     def strength(self, batch: int) -> float:
-        """Of the augmentation, 0.15 to 1."""
-        return min(1.0, 0.15 + 0.85 * batch / self.augmentation_batches)
+        """Of the augmentation, up to 1."""
+        return min(1.0, self.first_strength + (1 - self.first_strength) * batch / self.augmentation_batches)
 
 
 NO_CURRICULUM = Curriculum(length_batches=0, augmentation_batches=1)
@@ -232,8 +233,7 @@ def _make_batches(ready, mixture: Mixture, processor: ASRProcessor, settings: Me
             mels.append(augment(rng, raw, settings.weakened(strength), babble, clip.speed)[:size])
             if rng.random() < 0.1:
                 babble = raw
-        # half of the clips are enough for the language model, which learns faster than the encoder
-        lm_rows = [] if planned[0].utterance.ctc_only else list(range((len(planned) + 1) // 2))
+        lm_rows = [] if planned[0].utterance.ctc_only else list(range(len(planned)))
         batch = collate(processor, mels, [clip.utterance.text for clip in planned], lm_rows, size)
         ready.put({name: tensor.numpy() for name, tensor in batch.items()})
 

@@ -24,6 +24,7 @@ from recipes.nano.model import JointModel, build_asr, ctc_text, train_tokenizer
 from recipes.nano.sentences import sentences
 
 SHARES = {"train": 0.67, "quickstart": 0.04, "digits": 0.15, "librispeech": 0.14}  # of each batch's seconds
+AGAIN = Curriculum(first_seconds=2.0, length_batches=400, augmentation_batches=10**9, first_strength=0.5)
 TOKENIZER_SENTENCES, TOKENIZER_LINES = 20_000, 2_000
 
 
@@ -43,6 +44,7 @@ class Options:
     processes: int = 1  # each with one thread and its own batches; gradients are averaged
     seed: int = 0
     resume: bool = False
+    again: bool = False  # short clips first once more: the encoder is ready before the language model can listen
     report_steps: int = 100
     evaluate_seconds: float = 300.0
     save_seconds: float = 180.0
@@ -188,7 +190,7 @@ def batches(options: Options, processor, seed: int) -> Loader:
     """The mixture of all sources that the work folder holds."""
     settings = MelAugmentation()
     decks = {options.work_dir / name: share for name, share in SHARES.items() if (options.work_dir / name).is_dir()}
-    curriculum = NO_CURRICULUM if options.resume else Curriculum()
+    curriculum = AGAIN if options.again else NO_CURRICULUM if options.resume else Curriculum()
     return Loader(Mixture(decks, options.batch_seconds, settings, seed, curriculum), processor, settings, seed + 1)
 
 
@@ -274,6 +276,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--again", action="store_true", help="short clips first once more")
     parser.add_argument("--max-steps", type=int, default=None)
     run_all(Options(**vars(parser.parse_args())))
 
