@@ -29,6 +29,7 @@ from tiny_audio.model.processor import IGNORED_LABEL, ASRProcessor
 from tiny_audio.text.normalizers import get_normalizer
 
 NORMALIZER = "basic"
+BATCH_FACTOR = 4  # without gradients, batches of so many times the training's seconds fit
 STREAMED_SAMPLE = 200  # clips of a streamed split, where data.max_eval_samples sets no number
 
 
@@ -57,7 +58,7 @@ class Validation:
                 f"Nothing to validate on in the split `{data.eval_split}` of {data.path}: {self.skipped.summary()}."
             )
         self.rows = rows
-        self.order = SecondsBatchSampler(durations, batch_seconds, data.seed).epoch(0)
+        self.order = SecondsBatchSampler(durations, BATCH_FACTOR * batch_seconds, data.seed).epoch(0)
 
     def measure(self, model: ASRModel) -> Measured:
         """Runs the model, in inference mode, over the sample."""
