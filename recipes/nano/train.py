@@ -22,6 +22,7 @@ from recipes.nano.data import NO_CURRICULUM, Curriculum, Loader, Mixture, plain_
 from recipes.nano.features import MelAugmentation
 from recipes.nano.model import JointModel, build_asr, ctc_text, train_tokenizer
 from recipes.nano.sentences import sentences
+from tiny_audio.model.modeling import ASRModel
 
 SHARES = {"train": 0.67, "quickstart": 0.04, "digits": 0.15, "librispeech": 0.14}  # of each batch's seconds
 AGAIN = Curriculum(first_seconds=2.0, length_batches=400, augmentation_batches=10**9, first_strength=0.5)
@@ -44,6 +45,7 @@ class Options:
     processes: int = 1  # each with one thread and its own batches; gradients are averaged
     seed: int = 0
     resume: bool = False
+    start_from: Path | None = None  # an exported checkpoint whose weights are the first ones; the CTC head starts anew
     again: bool = False  # short clips first once more: the encoder is ready before the language model can listen
     report_steps: int = 100
     evaluate_seconds: float = 300.0
@@ -75,8 +77,13 @@ class Trainer:
     def __init__(self, options: Options):
         self.options = options
         torch.manual_seed(options.seed)
-        tokenizer = train_tokenizer(tokenizer_texts(options.text))
-        self.averaged = JointModel(build_asr(tokenizer, options.encoder, options.decoder))
+        if options.start_from is None:
+            asr = build_asr(train_tokenizer(tokenizer_texts(options.text)), options.encoder, options.decoder)
+        else:
+            trained = ASRModel.from_pretrained(options.start_from)
+            asr = build_asr(trained.processor.tokenizer, options.encoder, options.decoder)
+            asr.load_state_dict(trained.state_dict())
+        self.averaged = JointModel(asr)
         self.average = list(self.averaged.parameters())
         self.weights = [nn.Parameter(parameter.detach().clone()) for parameter in self.average]
         self.model = deepcopy(self.averaged).to(torch.bfloat16)
@@ -190,7 +197,7 @@ def batches(options: Options, processor, seed: int) -> Loader:
     """The mixture of all sources that the work folder holds."""
     settings = MelAugmentation()
     decks = {options.work_dir / name: share for name, share in SHARES.items() if (options.work_dir / name).is_dir()}
-    curriculum = AGAIN if options.again else NO_CURRICULUM if options.resume else Curriculum()
+    curriculum = AGAIN if options.again else NO_CURRICULUM if options.resume or options.start_from else Curriculum()
     return Loader(Mixture(decks, options.batch_seconds, settings, seed, curriculum), processor, settings, seed + 1)
 
 
@@ -276,6 +283,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--start-from", type=Path, help="exported checkpoint to train on, e.g. the shipped nano")
     parser.add_argument("--again", action="store_true", help="short clips first once more")
     parser.add_argument("--max-steps", type=int, default=None)
     run_all(Options(**vars(parser.parse_args())))
