@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import torch
 from safetensors.torch import save_file
 
 from recipes.nano.human import read_folder
@@ -18,6 +19,18 @@ from recipes.nano.train import Options, Trainer
 from tiny_audio.embedded import embedded
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.text.normalizers import get_normalizer
+
+
+@torch.no_grad()
+def keep_better_weights(trainer: Trainer) -> None:
+    """The averaged or the last weights, whichever does better on the validation voices, as `trainer.averaged`."""
+    averaged = [parameter.clone() for parameter in trainer.average]
+    rates = {"averaged": trainer.word_error_rates(trainer.options.work_dir / "validation", 400)[0]}
+    torch._foreach_copy_(trainer.average, trainer.weights)
+    rates["last"] = trainer.word_error_rates(trainer.options.work_dir / "validation", 400)[0]
+    if rates["averaged"] <= rates["last"]:
+        torch._foreach_copy_(trainer.average, averaged)
+    print(", ".join(f"{name} weights: validation WER {rate:.4f}" for name, rate in rates.items()))
 
 
 def export(joint: JointModel, folder: Path) -> None:
@@ -73,6 +86,7 @@ def main() -> None:
     options = parser.parse_args()
     trainer = Trainer(Options(work_dir=options.work_dir, text=options.text))
     trainer.load()
+    keep_better_weights(trainer)
     export(trainer.averaged, options.output)
     save_ctc_head(trainer.averaged, options.work_dir)
     print(f"step {trainer.step}, {trainer.elapsed / 60:.0f} minutes")
