@@ -27,13 +27,12 @@ SEED = 1  # nano's own training utterances come from seed 0
 CLIPS = 3
 
 
-def encode(waveform: np.ndarray, kind: str = "ogg") -> bytes:
-    """(samples,) at 16 kHz → a file of Ogg Opus ("ogg") or FLAC ("flac")."""
+def encode(waveform: np.ndarray) -> bytes:
+    """(samples,) at 16 kHz → a file of Ogg Opus."""
     file = io.BytesIO()
-    with av.open(file, "w", format=kind) as container:
-        stream = container.add_stream("libopus" if kind == "ogg" else "flac", rate=SAMPLING_RATE, layout="mono")
-        if kind == "ogg":
-            stream.bit_rate = BITS_PER_SECOND
+    with av.open(file, "w", format="ogg") as container:
+        stream = container.add_stream("libopus", rate=SAMPLING_RATE, layout="mono")
+        stream.bit_rate = BITS_PER_SECOND
         pcm = (np.clip(waveform, -1, 1) * 32767).astype(np.int16)[None]
         frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
         frame.sample_rate = SAMPLING_RATE
@@ -86,15 +85,12 @@ def write_corpus(folder: Path, counts: dict[str, int], seed: int = SEED) -> None
 
 
 def write_clips(folder: Path, test_rows: list[dict]) -> None:
-    """A few utterances as single files: Ogg Opus, and the last as FLAC."""
+    """A few utterances as single files with their metadata."""
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = sorted(islice((row for row in test_rows if 2.0 < row["duration"] < 4.0), CLIPS), key=lambda row: row["id"])
     lines = ["file_name,text,speaker,duration"]
-    for index, row in enumerate(chosen):
-        kind = "flac" if index == CLIPS - 1 else "ogg"
-        name = f"{row['text'].replace(' ', '-').replace(chr(39), '')}.{kind}"
-        data = row["audio"]["bytes"] if kind == "ogg" else encode(load_audio(row["audio"]["bytes"]), "flac")
-        (folder / name).write_bytes(data)
+    for row in islice((row for row in test_rows if 2.0 < row["duration"] < 4.0), CLIPS):
+        name = f"{row['text'].replace(' ', '-')}.ogg"
+        (folder / name).write_bytes(row["audio"]["bytes"])
         lines.append(f"{name},{row['text']},{row['speaker']},{row['duration']:.3f}")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
 
