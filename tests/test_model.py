@@ -2,6 +2,7 @@
 
 import threading
 import time
+import wave
 from functools import partial
 from itertools import pairwise
 
@@ -165,7 +166,6 @@ def test_digital_silence_gives_no_text(model):
 
 def test_two_hours_of_silence_in_bounded_memory(model, tmp_path):
     import resource
-    import wave
 
     with wave.open(str(tmp_path / "long.wav"), "wb") as file:
         file.setnchannels(1)
@@ -179,8 +179,17 @@ def test_two_hours_of_silence_in_bounded_memory(model, tmp_path):
     assert grown < 100  # the whole of it as float32 at 16 kHz would be 440 MiB
 
 
-def test_forms_of_audio(model):
+def test_forms_of_audio(model, tmp_path):
     clip = noise(1.0)
+    path = tmp_path / "clip.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((clip * 32767).astype(np.int16).tobytes())
+    from_file = model.transcribe(path)
+    assert model.transcribe([path, str(path), path.read_bytes()]) == [from_file] * 3
+    assert model.processor([str(path), path.read_bytes()])["input_features"].shape[0] == 2
     texts = {
         model.transcribe(form) for form in (clip, list(map(float, clip)), {"array": clip, "sampling_rate": 16_000})
     }

@@ -5,6 +5,7 @@ import math
 import os
 import urllib.request
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -79,6 +80,11 @@ def log_mel(
     log_spec = torch.clamp(mel_filters.T @ power, min=1e-10).log10()
     log_spec = (torch.maximum(log_spec, log_spec.max() - 8.0) + 4.0) / 4.0
     return log_spec if full_window else log_spec[:, : samples // HOP_LENGTH]
+
+
+def is_batch(audio) -> bool:
+    """Whether `audio` is a list of clips; a list of numbers is one clip."""
+    return isinstance(audio, (list, tuple)) and not (len(audio) > 0 and isinstance(audio[0], Real))
 
 
 def _blocks(source: AudioSource, sampling_rate: int | None, block_samples: int) -> Iterator[np.ndarray]:

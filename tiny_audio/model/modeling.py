@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .audio import SAMPLING_RATE, AudioSource, stream_audio
+from .audio import SAMPLING_RATE, AudioSource, is_batch, stream_audio
 from .config import ASRConfig
 from .encoders import EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
@@ -283,13 +283,13 @@ class ASRModel(PreTrainedModel):
         Returns:
             One text, or a list in the order of the clips.
         """
-        clips = audio if _is_batch(audio) else [audio]
+        clips = audio if is_batch(audio) else [audio]
         texts: list[list[str]] = [[] for _ in clips]
         windows = ((index, window) for index, clip in enumerate(clips) for window in self._windows(clip))
         for index, segment in self._decode(windows, batch_size, generation):
             texts[index].append(segment.text)
         joined = [" ".join(filter(None, parts)) for parts in texts]
-        return joined if _is_batch(audio) else joined[0]
+        return joined if is_batch(audio) else joined[0]
 
     def transcribe_segments(self, audio: AudioSource, batch_size: int = 8, **generation) -> Iterator[Segment]:
         """One recording window by window, with the bounds of each in seconds; memory stays bounded."""
@@ -342,12 +342,6 @@ def _audio_inputs(input_features, input_values, mask) -> tuple[torch.Tensor, tor
     if mask is None:
         mask = torch.ones(features.shape[0], features.shape[-1], dtype=torch.long, device=features.device)
     return features, mask
-
-
-def _is_batch(audio) -> bool:
-    return isinstance(audio, (list, tuple)) and not (
-        len(audio) > 0 and np.isscalar(audio[0]) and not isinstance(audio[0], str)
-    )
 
 
 AutoConfig.register(ASRConfig.model_type, ASRConfig, exist_ok=True)

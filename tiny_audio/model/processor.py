@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, BatchFeature
 
-from .audio import HOP_LENGTH, SAMPLING_RATE, load_audio, log_mel
+from .audio import HOP_LENGTH, SAMPLING_RATE, is_batch, load_audio, log_mel
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, adapter_for
 from .projectors import build_projector
@@ -86,7 +86,7 @@ class ASRProcessor:
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r} was asked for; only 'pt' is supported.")
-        clips = list(audio) if isinstance(audio, (list, tuple)) and not np.isscalar(audio[0]) else [audio]
+        clips = list(audio) if is_batch(audio) else [audio]
         waveforms = [clip if _ready(clip, sampling_rate) else load_audio(clip, sampling_rate) for clip in clips]
         batch = self.features(waveforms)
         counts = [self.audio_token_count(len(waveform)) for waveform in waveforms]
