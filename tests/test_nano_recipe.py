@@ -1,5 +1,6 @@
 """The recipe of nano: sentences, voices, augmentation, a few training steps, and the corpus that ships."""
 
+import dataclasses
 import shutil
 from itertools import islice
 
@@ -154,6 +155,10 @@ def test_a_few_steps_train_and_export_a_folder_that_loads(work_dir, tmp_path, to
     assert all(torch.equal(a, b) for a, b in zip(continued.average, trainer.average, strict=True))
     export(trainer.averaged, tmp_path / "exported")
     assert not list((tmp_path / "exported").glob("*.py"))
+    started = train.Trainer(dataclasses.replace(options, start_from=tmp_path / "exported"))
+    weight, exported = (t.averaged.asr.encoder.encoder.conv1.weight for t in (started, trainer))
+    assert weight.requires_grad
+    torch.testing.assert_close(weight, exported, atol=1e-3, rtol=1e-3)
     assert isinstance(ASRModel.from_pretrained(tmp_path / "exported").transcribe(tone(0.5), max_new_tokens=4), str)
 
 
