@@ -252,6 +252,8 @@ class ASRModel(PreTrainedModel):
         if input_ids is None:
             prompts = self.processor.prompts([self.processor.tokens_of_features(n) for n in mask.sum(-1).tolist()])
             input_ids, attention_mask = prompts["input_ids"], prompts["attention_mask"]
+        elif attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
         device = self.language_model.get_input_embeddings().weight.device
         input_ids, attention_mask = input_ids.to(device), attention_mask.to(device)
         embeddings = self.embed(input_ids, features.to(device), mask.to(device))
