@@ -59,7 +59,8 @@ def ta_commands() -> list[list[str]]:
 def test_each_command_parses(command):
     from tiny_audio.cli.main import load_command
 
-    load_command(command[0]).make_context(command[0], command[1:])
+    context = load_command(command[0]).make_context(command[0], command[1:])
+    assert context.info_name == command[0] and not context.args
 
 
 def test_the_python_runs(nano):
