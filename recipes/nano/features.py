@@ -109,17 +109,17 @@ def degrade(rng: Rng, waveform: np.ndarray, *, room: float, noise: float, snr_db
 class MelAugmentation:
     """How strongly cached log-mel is changed each time it is used."""
 
-    warp: float = 0.14  # vocal-tract length, as a share of frequency
-    speed: tuple[float, float] = (0.82, 1.2)
+    warp: float = 0.12  # vocal-tract length, as a share of frequency
+    speed: tuple[float, float] = (0.85, 1.18)
     gain_db: float = 10.0
-    equaliser_db: float = 6.0
-    noise: float = 0.5  # probability
+    equaliser_db: float = 5.0
+    noise: float = 0.3  # probability
     snr_db: tuple[float, float] = (3.0, 30.0)
-    telephone: float = 0.33  # probability of a band limit
+    telephone: float = 0.2  # probability of a band limit
     time_masks: int = 2
-    time_mask_frames: int = 16
+    time_mask_frames: int = 10
     frequency_masks: int = 2
-    frequency_mask_bands: int = 18
+    frequency_mask_bands: int = 12
 
     def weakened(self, strength: float) -> MelAugmentation:
         """The same at a strength from 0 to 1; the speed is not its matter."""

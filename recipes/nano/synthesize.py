@@ -1,6 +1,6 @@
 """Speech for the sentences: espeak-ng and flite voices, rooms and noise, written as shards of raw log-mel.
 
-python -m recipes.nano.synthesize --work-dir build/nano --train 35000 --validation 400
+python -m recipes.nano.synthesize --work-dir build/nano --train 28000 --listening 14000
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from recipes.nano.features import SAMPLING_RATE, degrade, raw_log_mel
-from recipes.nano.sentences import sentences
+from recipes.nano.sentences import Rule, draw, mixed_words, sentences
 
 ACCENTS = ["en-us", "en-us", "en-us", "en-gb", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan",
            "en-gb-x-gbcwmd", "en-029", "en-us-nyc"]  # fmt: skip
@@ -35,7 +35,7 @@ TRAIN_VARIANTS = (
     "whisperf zac"
 ).split()
 FLITE_VOICES = {"train": ["kal", "kal16", "awb", "slt", "slt", "awb"], "validation": [], "test": ["rms"]}
-FLITE_SHARE = 0.2
+FLITE_SHARE, LISTENING_FLITE_SHARE = 0.2, 0.5  # flite's voices are the more human ones
 FLITE_PITCH_HZ = {"kal": 100, "kal16": 100, "awb": 120, "slt": 175, "rms": 95}
 SHARD_UTTERANCES = 250
 
@@ -57,10 +57,10 @@ class Voice:
         return f"{self.engine}:{self.name}"
 
 
-def draw_voice(rng: random.Random, split: str) -> Voice:
+def draw_voice(rng: random.Random, split: str, flite_share: float = FLITE_SHARE) -> Voice:
     """A voice of the split with random accent, pitch and rate."""
     flite = FLITE_VOICES[split]
-    if flite and rng.random() < FLITE_SHARE:
+    if flite and rng.random() < flite_share:
         name = rng.choice(flite)
         return Voice("flite", "", name, FLITE_PITCH_HZ[name] * rng.uniform(0.75, 1.35), rng.uniform(0.75, 1.4))
     names = {"train": TRAIN_VARIANTS, "validation": VALIDATION_VARIANTS, "test": TEST_VARIANTS}[split]
@@ -106,11 +106,16 @@ class Job:
     seed: int
 
 
-def plan(split: str, seed: int) -> Iterator[Job]:
+def plan(split: str, seed: int, rule: Rule = draw, flite_share: float = FLITE_SHARE) -> Iterator[Job]:
     """Endless utterances of a split: a fresh sentence and voice each, the same for the same seed."""
     rng = random.Random(f"voices/{split}/{seed}")
-    for sentence in sentences(split, seed):
-        yield Job(sentence, draw_voice(rng, split), rng.randrange(2**31))
+    for sentence in sentences(split, seed, rule):
+        yield Job(sentence, draw_voice(rng, split, flite_share), rng.randrange(2**31))
+
+
+def listening(rng: random.Random) -> str:
+    """Mostly words in no order, which nobody can guess."""
+    return mixed_words(rng) if rng.random() < 0.7 else draw(rng)
 
 
 def render(job: Job) -> np.ndarray:
@@ -144,10 +149,9 @@ def _render_shard(task: tuple[Path, int, list[Job]]) -> int:
     return len(clips)
 
 
-def synthesize(folder: Path, split: str, count: int, seed: int = 0, processes: int = 2) -> None:
-    """Renders `count` utterances of a split into shards; shards already whole are kept."""
+def synthesize(folder: Path, utterances: Iterator[Job], count: int, processes: int = 2) -> None:
+    """Renders the first `count` utterances into shards; shards already whole are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    utterances = plan(split, seed)
     tasks = []
     for index, start in enumerate(range(0, count, SHARD_UTTERANCES)):
         jobs = [next(utterances) for _ in range(min(SHARD_UTTERANCES, count - start))]
@@ -157,19 +161,25 @@ def synthesize(folder: Path, split: str, count: int, seed: int = 0, processes: i
         done = 0
         for made in pool.imap_unordered(_render_shard, tasks):
             done += made
-            print(f"{split}: {done} utterances", flush=True)
+            print(f"{folder.name}: {done} utterances", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=Path("build/nano"))
-    parser.add_argument("--train", type=int, default=35_000, help="utterances of the training split")
+    parser.add_argument("--train", type=int, default=28_000, help="utterances of the training split")
+    parser.add_argument("--listening", type=int, default=14_000, help="more of them, mostly words in no order")
     parser.add_argument("--validation", type=int, default=400, help="utterances of the validation split")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    for split, count in (("validation", options.validation), ("train", options.train)):
-        synthesize(options.work_dir / split, split, count, options.seed, options.processes)
+    more = plan("train", options.seed + 2, listening, LISTENING_FLITE_SHARE)
+    for name, utterances, count in (
+        ("validation", plan("validation", options.seed), options.validation),
+        ("train", plan("train", options.seed), options.train),
+        ("listening", more, options.listening),
+    ):
+        synthesize(options.work_dir / name, utterances, count, options.processes)
 
 
 if __name__ == "__main__":

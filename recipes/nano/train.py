@@ -24,7 +24,13 @@ from recipes.nano.model import JointModel, build_asr, ctc_text, train_tokenizer
 from recipes.nano.sentences import sentences
 from tiny_audio.model.modeling import ASRModel
 
-SHARES = {"train": 0.67, "quickstart": 0.04, "digits": 0.15, "librispeech": 0.14}  # of each batch's seconds
+SHARES = {
+    "train": 0.4,
+    "listening": 0.3,
+    "quickstart": 0.05,
+    "digits": 0.17,
+    "librispeech": 0.08,
+}  # of each batch's seconds
 AGAIN = Curriculum(first_seconds=2.0, length_batches=400, augmentation_batches=10**9, first_strength=0.5)
 TOKENIZER_SENTENCES, TOKENIZER_LINES = 20_000, 2_000
 
@@ -48,7 +54,7 @@ class Options:
     start_from: Path | None = None  # an exported checkpoint whose weights are the first ones; the CTC head starts anew
     again: bool = False  # short clips first once more: the encoder is ready before the language model can listen
     report_steps: int = 100
-    evaluate_seconds: float = 300.0
+    evaluate_seconds: float = 600.0
     save_seconds: float = 180.0
     max_steps: int | None = None
     encoder: dict = field(default_factory=dict)  # changed sizes, for tests

@@ -5,52 +5,54 @@ from typing import Annotated
 
 import typer
 
+from tiny_audio.cli.options import BeamsOption, DeviceOption, DtypeOption, ModelOption, NewTokensOption
+
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+DatasetsOption = Annotated[
+    list[str] | None,
+    typer.Option("--dataset", "-d", help="Shipped corpus, local path, or Hub id; may be repeated. [quickstart]"),
+]
+SampleOption = Annotated[
+    int | None, typer.Option("--max-samples", "-n", min=1, help="Clips, drawn at random with a seed. [all]")
+]
+NormalizerOption = Annotated[
+    str | None,
+    typer.Option(help="whisper-en, basic or none. [whisper-en; basic for quickstart, where digits are words]"),
+]
+ProviderOption = Annotated[
+    str | None, typer.Option(help="local (our checkpoints) or huggingface (any other). [chosen by the checkpoint]")
+]
+ResultsOption = Annotated[
+    Path | None, typer.Option(help="Folder of the results. [outputs/eval/…, the same for the same command]")
+]
+StreamingOption = Annotated[bool, typer.Option("--streaming", help="Read the dataset as it comes, not whole first.")]
+RemoteCodeOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
+FailuresOption = Annotated[bool, typer.Option("--allow-failures", help="Exit with 0 though clips failed.")]
 
 
 @app.command()
 def evaluate(
     model_id: Annotated[str | None, typer.Argument(metavar="MODEL", help="Same as --model.")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help="nano, a checkpoint folder, or a Hub id (owner/name@revision). [nano]"),
-    ] = None,
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option("--dataset", "-d", help="Shipped corpus, local path, or Hub id; may be repeated. [quickstart]"),
-    ] = None,
-    max_samples: Annotated[
-        int | None, typer.Option("--max-samples", "-n", min=1, help="Clips, drawn at random with a seed. [all]")
-    ] = None,
+    model: ModelOption = None,
+    dataset: DatasetsOption = None,
+    max_samples: SampleOption = None,
     split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
     config: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a Hub dataset.")] = None,
     audio_column: Annotated[str, typer.Option(help="Column with the audio.")] = "audio",
     text_column: Annotated[str, typer.Option(help="Column with the transcript.")] = "text",
-    normalizer: Annotated[
-        str | None,
-        typer.Option(help="whisper-en, basic or none. [whisper-en; basic for quickstart, where digits are words]"),
-    ] = None,
+    normalizer: NormalizerOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips decoded together.")] = 16,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto (what the checkpoint says), float32, float16 or bfloat16.")] = "auto",
-    num_beams: Annotated[int | None, typer.Option(min=1, help="Beams; 1 is greedy. [the checkpoint's]")] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest text for 30 s of audio, in tokens. [the checkpoint's]")
-    ] = None,
-    output_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the results. [outputs/eval/…, the same for the same command]")
-    ] = None,
-    streaming: Annotated[
-        bool, typer.Option("--streaming", help="Read the dataset as it comes, not as a whole first.")
-    ] = False,
-    provider: Annotated[
-        str | None, typer.Option(help="local (our checkpoints) or huggingface (any other). [chosen by the checkpoint]")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
-    allow_failures: Annotated[bool, typer.Option("--allow-failures", help="Exit with 0 though clips failed.")] = False,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    num_beams: BeamsOption = None,
+    max_new_tokens: NewTokensOption = None,
+    output_dir: ResultsOption = None,
+    streaming: StreamingOption = False,
+    provider: ProviderOption = None,
+    trust_remote_code: RemoteCodeOption = False,
+    allow_failures: FailuresOption = False,
 ) -> None:
     """Measure a model's word error rate and speed on a dataset. The same command again resumes."""
     from tiny_audio.evaluation import evaluate_datasets

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tiny_audio.cli.options import BeamsOption, DeviceOption, DtypeOption, ModelOption, NewTokensOption
+
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
@@ -21,16 +23,16 @@ def transcribe(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE", help="Audio files, folders of them, or - for standard input.")
     ],
-    model: Annotated[str, typer.Option("--model", "-m", help="nano, a checkpoint's folder or a Hub id.")] = "nano",
+    model: ModelOption = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="Form of the text.")] = Format.txt,
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "-o", help="Write a file per recording here instead of printing.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows of at most 30 s decoded at a time.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto (what the checkpoint says), float32, bfloat16 or float16.")] = "auto",
-    num_beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search [the checkpoint's].")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per window [the checkpoint's].")] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    num_beams: BeamsOption = None,
+    max_new_tokens: NewTokensOption = None,
 ) -> None:
     """Print the text of audio files.
 
@@ -46,7 +48,7 @@ def transcribe(
         raise typer.BadParameter(f"{format} of several files needs --output-dir.")
     limits = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
     generation = {name: value for name, value in limits.items() if value is not None}
-    failed = _transcribe(inputs, (model, device, dtype), format.value, output_dir, batch_size, generation)
+    failed = _transcribe(inputs, (model or "nano", device, dtype), format.value, output_dir, batch_size, generation)
     if failed:
         raise typer.Exit(1)
 
