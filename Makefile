@@ -17,7 +17,7 @@ quickstart: $(VENV)/.train
 	$(BIN)/ta eval -m $(RUN)/best -d quickstart --normalizer basic
 	$(BIN)/ta eval -m nano -d quickstart --normalizer basic
 	@echo "== Use it"
-	$(BIN)/ta transcribe -m $(RUN)/best tiny_audio/embedded/clips
+	$(BIN)/ta transcribe -m $(RUN)/best tiny_audio/assets/clips
 
 install: $(VENV)/.train
 

@@ -33,7 +33,7 @@ def speech() -> Path:
 @pytest.fixture(scope="session")
 def nano() -> Path:
     """The shipped checkpoint."""
-    from tiny_audio.embedded import embedded
+    from tiny_audio.assets import embedded
 
     return embedded("nano")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tiny_audio import ASRModel, load_audio
+from tiny_audio.assets import embedded
 from tiny_audio.data import DataConfig, open_corpus
-from tiny_audio.embedded import embedded
 from tiny_audio.evaluation.scoring import score
 from tiny_audio.text.normalizers import get_normalizer
 from tiny_audio.training import compose, train

@@ -24,7 +24,7 @@ from recipes.nano.synthesize import (
     speak,
     write_shard,
 )
-from tiny_audio.embedded import embedded
+from tiny_audio.assets import embedded
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.audio import load_audio
 from tiny_audio.model.modeling import ASRModel

@@ -77,8 +77,8 @@ def test_the_wheel_holds_the_package_the_configs_and_the_default(wheel):
     modules = [path.relative_to(REPOSITORY) for path in (REPOSITORY / "tiny_audio").rglob("*.py")]
     assert {f"tiny_audio/{path.as_posix()}" for path in configs} <= names
     assert {path.as_posix() for path in modules} <= names
-    assert {f"tiny_audio/embedded/quickstart/{split}.parquet" for split in ("train", "validation", "test")} <= names
-    assert "tiny_audio/embedded/nano/model.safetensors" in names
+    assert {f"tiny_audio/assets/quickstart/{split}.parquet" for split in ("train", "validation", "test")} <= names
+    assert "tiny_audio/assets/nano/model.safetensors" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0] for name in names} == {"tiny_audio", f"tiny_audio-{__version__}.dist-info"}
 
@@ -102,7 +102,7 @@ def test_dev_says_that_it_needs_a_checkout(installed, tmp_path):
 
 
 def test_transcribe(installed, tmp_path):
-    clips = next(installed.parent.glob("lib/*/site-packages/tiny_audio/embedded/clips"))
+    clips = next(installed.parent.glob("lib/*/site-packages/tiny_audio/assets/clips"))
     result = call(installed, "ta", "transcribe", str(next(clips.glob("*.ogg"))), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()

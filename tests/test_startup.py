@@ -76,7 +76,7 @@ def test_public_names():
         tiny_audio.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("first", ["", "import tiny_audio.embedded", "from tiny_audio.embedded import embedded"])
+@pytest.mark.parametrize("first", ["", "import tiny_audio.assets", "from tiny_audio.assets import embedded"])
 def test_embedded_is_the_function_whatever_was_imported_before(first):
     code = f"{first}\nimport tiny_audio\nprint(tiny_audio.embedded('nano').name)\nfrom tiny_audio import embedded"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

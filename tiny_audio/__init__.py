@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 
 TYPE_CHECKING = False  # importing typing for it would double the time of the import
 if TYPE_CHECKING:
     from typing import Any
 
-    from .embedded import embedded
+    from .assets import embedded
     from .model.audio import load_audio
     from .model.config import ASRConfig
     from .model.modeling import ASRModel
@@ -29,7 +27,7 @@ _HOME = {
     "PROJECTOR_CLASSES": "model.projectors",
     "load_audio": "model.audio",
     "transcribe": "transcription",
-    "embedded": "embedded",
+    "embedded": "assets",
 }
 
 __all__ = [
@@ -42,18 +40,6 @@ __all__ = [
     "load_audio",
     "transcribe",
 ]
-
-
-class _Package(ModuleType):
-    """Keeps `tiny_audio.embedded` the function: importing the folder of that name would put the module there."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "embedded" and isinstance(value, ModuleType):
-            value = value.embedded
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -196,7 +196,7 @@ def tokens() -> Iterator[Check]:
 
 def self_test() -> Iterator[Check]:
     """nano's text of the shipped clips against what was said in them."""
-    from tiny_audio.embedded import embedded
+    from tiny_audio.assets import embedded
     from tiny_audio.evaluation.scoring import score
     from tiny_audio.text.normalizers import get_normalizer
     from tiny_audio.transcription import load_model

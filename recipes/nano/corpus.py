@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from recipes.nano.features import SAMPLING_RATE, degrade
 from recipes.nano.sentences import split_of
 from recipes.nano.synthesize import Job, plan, speak, write_shard
-from tiny_audio.embedded import embedded
+from tiny_audio.assets import embedded
 from tiny_audio.model.audio import load_audio
 
 BITS_PER_SECOND = 16_000

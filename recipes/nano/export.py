@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from recipes.nano.human import read_folder
 from recipes.nano.model import CTC_CHARACTERS, JointModel
 from recipes.nano.train import Options, Trainer
-from tiny_audio.embedded import embedded
+from tiny_audio.assets import embedded
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.text.normalizers import get_normalizer
 

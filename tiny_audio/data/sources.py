@@ -72,7 +72,7 @@ def local_splits(config: DataConfig) -> dict[str, list[Path]]:
 def _local_path(config: DataConfig) -> Path:
     if config.path not in SHIPPED:
         return Path(config.path).expanduser()
-    from tiny_audio.embedded import embedded
+    from tiny_audio.assets import embedded
 
     return embedded(config.path)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
-from tiny_audio.embedded import embedded
+from tiny_audio.assets import embedded
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
 from tiny_audio.model.modeling import ASRModel

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tiny_audio.embedded import embedded
+from tiny_audio.assets import embedded
 from tiny_audio.errors import TinyAudioError
 
 from .schema import ALIASES, SECTIONS, Settings, canonical, to_settings

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tiny_audio.embedded import embedded
+from tiny_audio.assets import embedded
 from tiny_audio.errors import TinyAudioError
 
 SHIPPED = ("nano",)
