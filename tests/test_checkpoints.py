@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BitsAndBytesConfig
 
 from tiny_audio import ASRConfig, ASRModel, ASRProcessor
 
@@ -183,6 +184,22 @@ def test_device_map_places_all_parts(checkpoint):
     model = ASRModel.from_pretrained(checkpoint, device_map="cpu")
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
     assert isinstance(model.transcribe(CLIP), str)
+
+
+@pytest.mark.parametrize(
+    ("options", "layer"),
+    [({"load_in_8bit": True}, "Linear8bitLt"), ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "Linear4bit")],
+)
+def test_only_the_language_model_is_quantised_and_the_projector_learns_through_it(nano, tone, options, layer):
+    model = ASRModel.from_pretrained(nano, dtype="float32", quantization_config=BitsAndBytesConfig(**options))
+    kinds = {type(module).__name__ for module in model.language_model.model.modules()}
+    assert layer in kinds and "Linear" not in kinds
+    assert {parameter.dtype for part in (model.encoder, model.projector) for parameter in part.parameters()} == {
+        torch.float32
+    }
+    batch = model.processor([tone(1.0), tone(0.7, 300.0)], text=["one two", "three"])
+    model(**batch).loss.backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.projector.parameters())
 
 
 def test_subfolder(checkpoint, tmp_path):
