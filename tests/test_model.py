@@ -4,6 +4,7 @@ import threading
 import time
 import wave
 from functools import partial
+from types import SimpleNamespace
 from itertools import pairwise
 
 import numpy as np
@@ -214,7 +215,7 @@ def test_an_error_while_streaming_reaches_the_consumer(model):
 def test_an_abandoned_stream_stops_decoding(model):
     threads = threading.active_count()
     generate = partial(model.generate, **model.processor(noise(1.0)), max_new_tokens=2_000, min_new_tokens=1_999)
-    stream = stream_text(generate, lambda ids: "x" * len(ids))
+    stream = stream_text(generate, SimpleNamespace(decode=lambda ids: "x" * len(ids)))
     assert next(stream) == "x"
     started = time.monotonic()
     stream.close()

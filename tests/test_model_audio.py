@@ -85,10 +85,17 @@ def test_array_rates_and_stereo():
     assert abs(peak_hertz(load_audio(sine(1.0, 8_000), sampling_rate=8_000)) - 440) < 3
 
 
-def test_without_pyav_the_result_is_the_same_rate(monkeypatch):
+def test_without_pyav_arrays_and_files_are_read_too(monkeypatch, tmp_path):
+    stereo = write_wav(tmp_path / "a.wav", np.stack([sine(1.0, 44_100)] * 2, axis=1), 44_100)
     monkeypatch.setattr("tiny_audio.model.audio.av", None)
-    waveform = load_audio({"array": sine(1.0, 44_100), "sampling_rate": 44_100})
-    assert len(waveform) == 16_000 and abs(peak_hertz(waveform) - 440) < 2
+    for source in ({"array": sine(1.0, 44_100), "sampling_rate": 44_100}, stereo, stereo.read_bytes()):
+        waveform = load_audio(source)
+        assert len(waveform) == 16_000 and abs(peak_hertz(waveform) - 440) < 2
+    with pytest.raises(ValueError, match="not readable audio"):
+        load_audio(b"no audio")
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(ValueError, match="pip install av"):
+        load_audio(stereo)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 
 try:
     import av
-except ImportError:  # an exported checkpoint works without PyAV, through soundfile or transformers' own reader
+except ImportError:  # an exported checkpoint works without PyAV, through soundfile
     av = None  # type: ignore[assignment]
 
 SAMPLING_RATE = 16_000  # Hz, the rate of every encoder here
@@ -159,34 +159,28 @@ def _decode_av(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
 
 
 def _decode_without_av(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
-    data = file.read()
     try:
         import soundfile
-    except ImportError:
-        from transformers.pipelines.audio_utils import ffmpeg_read
-
-        yield ffmpeg_read(data, SAMPLING_RATE)
-        return
+    except ImportError as error:
+        raise ValueError(f"{name} cannot be decoded here; install a reader: pip install av.") from error
     try:
-        array, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        array, rate = soundfile.read(io.BytesIO(file.read()), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{name} is not readable audio ({error}); expected WAV, FLAC, MP3 or Ogg.") from error
     yield _resample(array.mean(axis=1), rate)
 
 
 def _open(source) -> BinaryIO:
+    if hasattr(source, "read"):
+        return source
     if isinstance(source, (bytes, bytearray, memoryview)):
         if not source:
             raise ValueError("The audio is empty (0 bytes); expected an encoded audio file.")
         return io.BytesIO(source)
-    if isinstance(source, (str, os.PathLike)):
-        return _open_path(os.fspath(source))
-    if hasattr(source, "read"):
-        return source
-    raise ValueError(f"Audio was given as {type(source).__name__}; expected a path, URL, bytes, file, array or dict.")
-
-
-def _open_path(path: str) -> BinaryIO:
+    if not isinstance(source, (str, os.PathLike)):
+        kind = type(source).__name__
+        raise ValueError(f"Audio was given as {kind}; expected a path, URL, bytes, file, array or dict.")
+    path = os.fspath(source)
     if path.startswith(("http://", "https://")):
         return io.BytesIO(urllib.request.urlopen(path, timeout=60).read())
     if os.path.isdir(path):

@@ -263,7 +263,7 @@ class ASRModel(PreTrainedModel):
 
     def generate_streaming(self, *args, **generation) -> Iterator[str]:
         """As `generate`, for one clip, yielding pieces of text as they come; an error is raised here, in the consumer."""
-        return stream_text(partial(self.generate, *args, **generation), self.processor.decode)
+        return stream_text(partial(self.generate, *args, **generation), self.processor)
 
     def _generation_arguments(self, given: dict) -> dict:
         tokenizer, own_end = self.processor.tokenizer, self.language_model.generation_config.eos_token_id

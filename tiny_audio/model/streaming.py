@@ -1,76 +1,47 @@
 """Text pieces while the model generates: a worker thread, whose errors reach the consumer and which stops with it."""
 
-import queue
 import threading
 from collections.abc import Callable, Iterator
 
-from transformers import StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
-
-_END = object()
+import torch
+from transformers import StoppingCriteriaList, TextIteratorStreamer
 
 
-class _Cancelled(StoppingCriteria):
-    """Stops generation at the next token once the consumer is gone."""
-
-    def __init__(self):
-        self.event = threading.Event()
-
-    def __call__(self, input_ids, scores, **kwargs):
-        import torch
-
-        return torch.full((input_ids.shape[0],), self.event.is_set(), device=input_ids.device, dtype=torch.bool)
-
-
-class _TokenQueue(BaseStreamer):
-    """Hands every new token id of one clip to the consumer's queue."""
-
-    def __init__(self):
-        self.items: queue.Queue = queue.Queue()
+class _Pieces(TextIteratorStreamer):
+    """Hands over every new character; transformers' own waits for a space, which not every language has."""
 
     def put(self, value):
-        for token in value.flatten().tolist():  # the first call hands over the prompt's ids: none, with embeddings
-            self.items.put(token)
+        self.token_cache += value.flatten().tolist()  # the first call hands over the prompt's ids: none, with embeddings
+        ready = self.tokenizer.decode(self.token_cache).removesuffix("�")  # half a character waits for its other bytes
+        self.text_queue.put(ready[self.print_len :])
+        self.print_len = max(self.print_len, len(ready))
 
-    def end(self):
-        self.items.put(_END)
 
-
-def stream_text(generate: Callable, decode: Callable[[list[int]], str]) -> Iterator[str]:
-    """Run `generate(streamer=…, stopping_criteria=…)` in a thread and yield its text piece by piece.
+def stream_text(generate: Callable, decoder) -> Iterator[str]:
+    """Run `generate(streamer=…, stopping_criteria=…)` in a thread and yield its text, as `decoder.decode(ids)` has it.
 
     Closing the generator (or leaving its loop) stops the generation; an error in it is raised here.
     """
-    tokens, cancelled = _TokenQueue(), _Cancelled()
+    pieces, cancelled = _Pieces(decoder), threading.Event()
+
+    def stop(input_ids, scores, **kwargs):
+        return torch.full((len(input_ids),), cancelled.is_set(), device=input_ids.device)
 
     def work():
         try:
-            generate(streamer=tokens, stopping_criteria=StoppingCriteriaList([cancelled]))
+            generate(streamer=pieces, stopping_criteria=StoppingCriteriaList([stop]))
         except BaseException as error:  # noqa: BLE001 whatever it is belongs to the consumer
-            tokens.items.put(error)
-        else:
-            tokens.items.put(_END)
+            pieces.text_queue.put(error)
+        pieces.text_queue.put(pieces.stop_signal)
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
     try:
-        yield from _pieces(tokens.items, decode)
+        for piece in pieces:
+            if isinstance(piece, BaseException):
+                raise piece
+            if piece:
+                yield piece
     finally:
-        cancelled.event.set()
+        cancelled.set()
         worker.join()
-
-
-def _pieces(items: queue.Queue, decode: Callable[[list[int]], str]) -> Iterator[str]:
-    ids: list[int] = []
-    sent = ""
-    while (item := items.get()) is not _END:
-        if isinstance(item, BaseException):
-            raise item
-        ids.append(item)
-        text = decode(ids)
-        ready = text.removesuffix("�")  # half a character waits for its other bytes
-        if len(ready) > len(sent):
-            yield ready[len(sent) :]
-            sent = ready
-    if len(text := decode(ids)) > len(sent):
-        yield text[len(sent) :]
