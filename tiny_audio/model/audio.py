@@ -4,7 +4,8 @@ import io
 import math
 import os
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from numbers import Real
 from typing import Any, BinaryIO
 
@@ -23,16 +24,12 @@ AudioSource = Any  # path | URL | bytes | binary file | {"array", "sampling_rate
 
 
 def load_audio(source: AudioSource, sampling_rate: int | None = None) -> np.ndarray:
-    """Read audio of any common form as one 16 kHz mono waveform.
+    """Read audio of any common form as one 16 kHz mono waveform, float32 (samples,).
 
     Args:
         source: path, http(s) URL, encoded bytes, binary file object, `{"array", "sampling_rate"}`, or a bare array,
-            which is taken as 16 kHz unless `sampling_rate` says otherwise. Arrays are (samples,), (samples, channels)
-            or (channels, samples); the longer axis is time, channels are averaged.
-        sampling_rate: of a bare array, Hz.
-
-    Returns:
-        float32 (samples,), 16 kHz.
+            which is taken as 16 kHz unless `sampling_rate` (Hz) says otherwise. Arrays are (samples,), (samples,
+            channels) or (channels, samples); the longer axis is time, channels are averaged.
 
     Raises:
         ValueError: not audio, no samples, NaN or infinite samples. OSError: missing or unreadable file or URL.
@@ -45,16 +42,14 @@ def stream_audio(
     source: AudioSource, sampling_rate: int | None = None, block_seconds: float = 30.0
 ) -> Iterator[np.ndarray]:
     """Like `load_audio`, a block of `block_seconds` at a time: memory stays bounded however long the audio is."""
-    total = 0
-    for block in _blocks(source, sampling_rate, int(block_seconds * SAMPLING_RATE)):
+    name, empty = _name(source), True
+    for block in _blocks(_read(source, sampling_rate), int(block_seconds * SAMPLING_RATE)):
         if not np.isfinite(block).all():
-            raise ValueError(
-                f"{_name(source)} holds NaN or infinite samples; audio must be finite. Re-export the file."
-            )
-        total += len(block)
+            raise ValueError(f"{name} holds NaN or infinite samples; audio must be finite. Re-export the file.")
+        empty = False
         yield block
-    if total == 0:
-        raise ValueError(f"{_name(source)} holds no audio samples; expected speech. Check how the file was written.")
+    if empty:
+        raise ValueError(f"{name} holds no audio samples; expected speech. Check how the file was written.")
 
 
 def log_mel(
@@ -63,13 +58,12 @@ def log_mel(
     """Log-mel frames of one clip as WhisperFeatureExtractor gives them for it padded to the window with zeros.
 
     Args:
-        waveform: (samples,) at 16 kHz.
-        mel_filters: (201, mels) float32.
+        waveform: (samples,) at 16 kHz. mel_filters: (201, mels) float32.
         window_samples: the encoder's window, at which the extractor's own zeros end.
         full_window: keep the frames of the padding too.
 
     Returns:
-        (mels, samples // 160) float32, or (mels, window_samples // 160); whatever else stands in the batch changes nothing.
+        (mels, samples // 160) float32, or (mels, window_samples // 160); nothing else in the batch changes it.
     """
     samples = len(waveform)
     size = window_samples if full_window else min(samples + N_FFT, window_samples)
@@ -87,28 +81,42 @@ def is_batch(audio) -> bool:
     return isinstance(audio, (list, tuple)) and not (len(audio) > 0 and isinstance(audio[0], Real))
 
 
-def _blocks(source: AudioSource, sampling_rate: int | None, block_samples: int) -> Iterator[np.ndarray]:
+def _blocks(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The pieces cut anew, `size` samples each but the last."""
+    held: list[np.ndarray] = []
+    count = 0
+    for piece in pieces:
+        held.append(piece)
+        count += len(piece)
+        while count >= size:
+            joined = held[0] if len(held) == 1 else np.concatenate(held)
+            yield joined[:size]
+            held, count = [joined[size:]], count - size
+    if count:
+        yield np.concatenate(held)
+
+
+def _read(source: AudioSource, sampling_rate: int | None) -> Iterator[np.ndarray]:
     if isinstance(source, dict) and source.get("array") is not None:
         source, sampling_rate = source["array"], source.get("sampling_rate", sampling_rate)
     elif isinstance(source, dict):
         source = source.get("bytes") or source.get("path")
     if isinstance(source, (np.ndarray, torch.Tensor, list, tuple)):
-        yield from _array_blocks(source, sampling_rate or SAMPLING_RATE, block_samples)
-    else:
-        yield from _decoded_blocks(source, block_samples)
+        yield _resample(_mono(source), sampling_rate or SAMPLING_RATE)
+        return
+    with _open(source) as file:
+        yield from (_decode if av is not None else _decode_without_av)(file, _name(source))
 
 
-def _array_blocks(source, sampling_rate: int, block_samples: int) -> Iterator[np.ndarray]:
+def _mono(source) -> np.ndarray:
     array = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else np.asarray(source)
-    if np.issubdtype(array.dtype, np.integer):
-        array = array.astype(np.float32) / np.iinfo(array.dtype).max
-    array = array.astype(np.float32, copy=False)
+    scale = np.iinfo(array.dtype).max if np.issubdtype(array.dtype, np.integer) else 1
+    array = array.astype(np.float32, copy=False) / np.float32(scale)
     if array.ndim == 2:
         array = array.mean(axis=int(np.argmin(array.shape)))
     if array.ndim != 1:
         raise ValueError(f"The array has the shape {array.shape}; expected (samples,) or (samples, channels).")
-    array = _resample(array, sampling_rate)
-    yield from (array[start : start + block_samples] for start in range(0, len(array), block_samples))
+    return array
 
 
 def _resample(array: np.ndarray, sampling_rate: int) -> np.ndarray:
@@ -126,36 +134,17 @@ def _resample(array: np.ndarray, sampling_rate: int) -> np.ndarray:
     return np.concatenate([out.to_ndarray()[0] for part in (frame, None) for out in resampler.resample(part)])
 
 
-def _decoded_blocks(source, block_samples: int) -> Iterator[np.ndarray]:
-    name, file = _name(source), _open(source)
-    decode = _decode_av if av is not None else _decode_without_av
-    pending: list[np.ndarray] = []
-    count = 0
-    with file:
-        for piece in decode(file, name):
-            pending.append(piece)
-            count += len(piece)
-            if count >= block_samples:
-                joined = np.concatenate(pending)
-                yield joined[:block_samples]
-                pending, count = [joined[block_samples:]], count - block_samples
-    if count:
-        yield np.concatenate(pending)
-
-
-def _decode_av(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
+def _decode(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
     resampler = av.AudioResampler(format="fltp", rate=SAMPLING_RATE)  # channels kept: its own mix of 5.1 clips
     try:
         with av.open(file, metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise ValueError(f"{name} has no audio track; expected an audio file.")
-            for frame in container.decode(container.streams.audio[0]):  # type: ignore[union-attr]
+            for frame in chain(container.decode(container.streams.audio[0]), [None]):  # type: ignore[union-attr]
                 yield from (out.to_ndarray().mean(axis=0) for out in resampler.resample(frame))
-            yield from (out.to_ndarray().mean(axis=0) for out in resampler.resample(None))
     except av.error.FFmpegError as error:
-        raise ValueError(
-            f"{name} is not readable audio ({error.strerror}); expected WAV, FLAC, MP3, Ogg, M4A…."
-        ) from error
+        expected = "expected WAV, FLAC, MP3, Ogg, M4A…."
+        raise ValueError(f"{name} is not readable audio ({error.strerror}); {expected}") from error
 
 
 def _decode_without_av(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
@@ -179,7 +168,7 @@ def _open(source) -> BinaryIO:
         return io.BytesIO(source)
     if not isinstance(source, (str, os.PathLike)):
         kind = type(source).__name__
-        raise ValueError(f"Audio was given as {kind}; expected a path, URL, bytes, file, array or dict.")
+        raise ValueError(f"Audio was given as {kind}; expected a path, URL, bytes, file, array or dict.")  # noqa: TRY004
     path = os.fspath(source)
     if path.startswith(("http://", "https://")):
         return io.BytesIO(urllib.request.urlopen(path, timeout=60).read())

@@ -11,7 +11,9 @@ class _Pieces(TextIteratorStreamer):
     """Hands over every new character; transformers' own waits for a space, which not every language has."""
 
     def put(self, value):
-        self.token_cache += value.flatten().tolist()  # the first call hands over the prompt's ids: none, with embeddings
+        self.token_cache += (
+            value.flatten().tolist()
+        )  # the first call hands over the prompt's ids: none, with embeddings
         ready = self.tokenizer.decode(self.token_cache).removesuffix("�")  # half a character waits for its other bytes
         self.text_queue.put(ready[self.print_len :])
         self.print_len = max(self.print_len, len(ready))
