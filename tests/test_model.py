@@ -4,8 +4,9 @@ import threading
 import time
 import wave
 from functools import partial
-from types import SimpleNamespace
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from tiny_audio import ASRConfig, ASRModel, ASRProcessor
 from tiny_audio.model.streaming import stream_text
+from tiny_audio.transcription import AudioFile, transcribe_files
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +156,11 @@ def test_repeated_words_are_kept(model):
 
 def test_long_audio_is_cut_and_every_window_decoded(model):
     audio = noise(70.0)
-    segments = list(model.transcribe_segments(audio))
+    (transcript,) = transcribe_files(model, [AudioFile("noise", audio, Path("noise"))])
+    segments = transcript.segments
     assert len(segments) == 3 and segments[0].start == 0 and segments[-1].end == 70.0
     assert all(a.end == b.start for a, b in pairwise(segments))
-    assert model.transcribe(audio) == " ".join(filter(None, (segment.text for segment in segments)))
+    assert model.transcribe(audio) == transcript.text == " ".join(filter(None, (s.text for s in segments)))
 
 
 def test_digital_silence_gives_no_text(model):

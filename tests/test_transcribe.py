@@ -12,6 +12,7 @@ from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.transcription import (
     AudioFile,
+    Segment,
     Transcript,
     find_audio,
     load_model,
@@ -175,8 +176,6 @@ def test_subtitles_of_several_files_need_a_folder(clips, capsys):
 
 
 def two_cues() -> Transcript:
-    from tiny_audio.model.modeling import Segment
-
     segments = [Segment("one", 0.0, 29.5), Segment("", 29.5, 59.0), Segment("two", 59.0, 3723.25)]
     return Transcript(AudioFile("a.wav", None, Path("a.wav")), segments)
 

@@ -15,7 +15,7 @@ from tiny_audio.evaluation.hardware import pick_device
 from tiny_audio.evaluation.recognizers.source import ModelSource, offline_if_unreachable
 
 if TYPE_CHECKING:
-    from tiny_audio.model.modeling import ASRModel, Segment
+    from tiny_audio.model.modeling import ASRModel
     from tiny_audio.model.segment import Window
 
 AUDIO_SUFFIXES = frozenset(
@@ -35,11 +35,20 @@ class AudioFile:
 
 
 @dataclass
+class Segment:
+    """The text of one window of a recording, with its bounds in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass
 class Transcript:
     """The text of one file, window by window, or the reason why there is none."""
 
     file: AudioFile
-    segments: "list[Segment]" = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
     error: str | None = None
 
     @property
@@ -123,22 +132,20 @@ def transcribe_files(
     A file that cannot be read gives a Transcript with `error` and the others go on. Memory stays bounded.
     """
     from tiny_audio.model.audio import SAMPLING_RATE
-    from tiny_audio.model.modeling import Segment
 
     open_transcripts: dict[int, Transcript] = {}
     pieces = _pieces(model, files)
     while batch := list(islice(pieces, batch_size)):
-        waveforms = [piece.waveform for _, piece in batch if not isinstance(piece, str | None) and not piece.silent]
-        texts = iter(model.texts(waveforms, generation))
+        heard = [piece.waveform for _, piece in batch if not isinstance(piece, str | None)]
+        texts = iter(model.texts(heard, generation))
         for index, piece in batch:
             transcript = open_transcripts.setdefault(index, Transcript(files[index]))
             if piece is None or isinstance(piece, str):
                 transcript.error = piece
                 yield open_transcripts.pop(index)
                 continue
-            text = "" if piece.silent else next(texts)
-            end = piece.start + len(piece.waveform)
-            transcript.segments.append(Segment(text, piece.start / SAMPLING_RATE, end / SAMPLING_RATE))
+            start, end = piece.start / SAMPLING_RATE, (piece.start + len(piece.waveform)) / SAMPLING_RATE
+            transcript.segments.append(Segment(next(texts), start, end))
 
 
 def _pieces(model: "ASRModel", files: Iterable[AudioFile]) -> "Iterator[tuple[int, Window | str | None]]":

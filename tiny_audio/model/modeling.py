@@ -1,7 +1,7 @@
 """ASRModel: a frozen audio encoder, a trained projector and a language model, joined into one speech recogniser."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .audio import SAMPLING_RATE, AudioSource, is_batch, stream_audio
+from .audio import AudioSource, is_batch, stream_audio
 from .config import ASRConfig
 from .encoders import EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
 from .processor import IGNORED_LABEL, ASRProcessor
 from .projectors import build_projector
-from .segment import Window, split_windows
+from .segment import Window, is_silent, split_windows
 from .streaming import stream_text
 
 
@@ -31,15 +31,6 @@ class ASROutput(ModelOutput):
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     num_label_tokens: torch.Tensor | None = None
-
-
-@dataclass
-class Segment:
-    """The text of one window of a recording, with its bounds in seconds."""
-
-    text: str
-    start: float
-    end: float
 
 
 class ASRModel(PreTrainedModel):
@@ -288,21 +279,18 @@ class ASRModel(PreTrainedModel):
         clips = audio if is_batch(audio) else [audio]
         texts: list[list[str]] = [[] for _ in clips]
         windows = ((index, window) for index, clip in enumerate(clips) for window in self._windows(clip))
-        for index, segment in self._decode(windows, batch_size, generation):
-            texts[index].append(segment.text)
+        while batch := list(islice(windows, batch_size)):
+            decoded = self.texts([window.waveform for _, window in batch], generation)
+            for (index, _), text in zip(batch, decoded, strict=True):
+                texts[index].append(text)
         joined = [" ".join(filter(None, parts)) for parts in texts]
         return joined if is_batch(audio) else joined[0]
-
-    def transcribe_segments(self, audio: AudioSource, batch_size: int = 8, **generation) -> Iterator[Segment]:
-        """One recording window by window, with the bounds of each in seconds; memory stays bounded."""
-        windows = ((0, window) for window in self._windows(audio))
-        return (segment for _, segment in self._decode(windows, batch_size, generation))
 
     def stream_transcribe(self, audio: AudioSource, **generation) -> Iterator[str]:
         """One recording as pieces of text while they are decoded."""
         separator = ""
         for window in self._windows(audio):
-            if window.silent:
+            if is_silent(window.waveform):
                 continue
             inputs = self.processor(window.waveform)
             inputs = {name: inputs[name] for name in (self.encoder.input_name, "audio_attention_mask")}
@@ -314,23 +302,14 @@ class ASRModel(PreTrainedModel):
     def _windows(self, audio: AudioSource) -> Iterator[Window]:
         return split_windows(stream_audio(audio), self.processor.max_samples)
 
-    def _decode(
-        self, windows: Iterable[tuple[int, Window]], batch_size: int, generation: dict
-    ) -> Iterator[tuple[int, Segment]]:
-        windows = iter(windows)
-        while batch := list(islice(windows, batch_size)):
-            texts = iter(self.texts([window.waveform for _, window in batch if not window.silent], generation))
-            for index, window in batch:
-                start, end = window.start / SAMPLING_RATE, (window.start + len(window.waveform)) / SAMPLING_RATE
-                yield index, Segment("" if window.silent else next(texts), start, end)
-
     @torch.no_grad()
     def texts(self, waveforms: list[np.ndarray], generation: dict) -> list[str]:
-        """One batch of 16 kHz waveforms, each at most a window long, to texts."""
-        if not waveforms:
-            return []
-        inputs = self.processor(waveforms)
-        return self.processor.batch_decode(self.generate(**inputs, **generation))
+        """One batch of 16 kHz waveforms, each at most a window long, to texts; of digital silence an empty one."""
+        heard = [waveform for waveform in waveforms if not is_silent(waveform)]
+        decoded: Iterator[str] = iter(())
+        if heard:
+            decoded = iter(self.processor.batch_decode(self.generate(**self.processor(heard), **generation)))
+        return ["" if is_silent(waveform) else next(decoded) for waveform in waveforms]
 
 
 def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:

@@ -17,10 +17,10 @@ class Window:
     waveform: np.ndarray
     start: int
 
-    @property
-    def silent(self) -> bool:
-        """No sound at all: a language model would only invent text for it."""
-        return float(np.abs(self.waveform).max(initial=0.0)) < DIGITAL_SILENCE
+
+def is_silent(waveform: np.ndarray) -> bool:
+    """Whether there is no sound at all: a language model would only invent text for it."""
+    return float(np.abs(waveform).max(initial=0.0)) < DIGITAL_SILENCE
 
 
 def split_windows(
