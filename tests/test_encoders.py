@@ -48,6 +48,17 @@ FAMILIES = {
 }
 FULL_WINDOW = ("whisper", "voxtral")  # they take no mask
 MASKED = ("hubert", "wav2vec2", "wavlm", "w2v-bert", "parakeet")  # transformers' own mask is exact
+JOINED = (
+    "hubert",
+    "hubert-group",
+    "wav2vec2-adapter",
+    "wavlm",
+    "w2v-bert",
+    "whisper",
+    "voxtral",
+    "glmasr",
+    "parakeet-tdt",
+)
 NOT_MASKABLE = ("hubert-group", "hubert-batch-norm", "wav2vec2-adapter", "w2v-bert-adapter")
 SAMPLES = (5_000, 9_170, 12_345, 16_000, 20_001)
 
@@ -208,7 +219,7 @@ def test_the_shortest_clips_give_a_frame(name, samples, model):
     assert asr.processor.feature_length(1) == asr.processor.feature_length(shortest)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", JOINED)
 def test_joined_trained_a_step_generates_and_loads_again(name, joined, tmp_path):
     asr, clips = joined(name), [noise(5_000), noise(16_000)]
     batch = asr.processor(clips, text=["one", "two three"])
@@ -319,6 +330,12 @@ def test_missing_tensors_are_named(name, checkpoint, tmp_path):
     transformers.AutoConfig.from_pretrained(checkpoint(name)[2]).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=rf"lacks 1 encoder tensors \({lost.split(f'{place}.')[1]}"):
         load_encoder(str(tmp_path), "masked")
+
+
+@pytest.mark.parametrize(("name", "wanted", "used"), [("wavlm", "sdpa", "eager"), ("hubert", "eager", "eager")])
+def test_attention_is_the_one_asked_for_where_the_encoder_has_it(name, wanted, used, checkpoint):
+    encoder = load_encoder(checkpoint(name)[2], "masked", attn_implementation=wanted)
+    assert encoder.encoder.config._attn_implementation == used
 
 
 @pytest.mark.parametrize("name", MASKED)

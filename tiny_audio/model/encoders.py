@@ -246,10 +246,15 @@ def load_encoder(path: str, padding: str, layer: int | str = -1, **load_kwargs) 
     config = AutoConfig.from_pretrained(
         path, **{key: value for key, value in load_kwargs.items() if key not in ("dtype", "attn_implementation")}
     )
-    adapter = adapter_for(config)
+    adapter, model_class = adapter_for(config), _model_class(config)
+    attention = load_kwargs.get("attn_implementation") or "eager"
+    if attention != "eager" and not getattr(
+        model_class, f"_supports_{'flash_attn' if 'flash' in attention else 'sdpa'}"
+    ):
+        del load_kwargs["attn_implementation"]  # the language model's wish, which this encoder cannot follow
     with quiet_transformers():  # it lists the larger checkpoint's other tensors; what matters is checked below
         load_kwargs |= {"config": adapter.encoder_config(config), "key_mapping": {adapter.prefix: ""}}
-        encoder, info = _model_class(config).from_pretrained(path, output_loading_info=True, **load_kwargs)
+        encoder, info = model_class.from_pretrained(path, output_loading_info=True, **load_kwargs)
     encoder._weight_conversions = []  # saved under the encoder's own names, not the larger checkpoint's
     if missing := sorted(info["missing_keys"] - {"masked_spec_embed"}):  # of pretraining; many checkpoints lack it
         names = ", ".join(missing[:3])

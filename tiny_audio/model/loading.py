@@ -138,9 +138,8 @@ def load_trained_tensors(model: nn.Module, path: str, subfolder: str = "", **hub
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The checkpoint's tensors: projector, layer weights, and a fine-tuned language model (tied ones once)."""
-    prefixes = ("projector.", "encoder.layer_weights")
-    prefixes += () if model.config.freeze_language_model else ("language_model.",)
-    return {name: parameter for name, parameter in model.named_parameters() if name.startswith(prefixes)}
+    trained = ["projector.", "encoder.layer_weights"] + ["language_model."] * (not model.config.freeze_language_model)
+    return {name: parameter for name, parameter in model.named_parameters() if name.startswith(tuple(trained))}
 
 
 def save_trained_tensors(model: nn.Module, folder: Path) -> None:
