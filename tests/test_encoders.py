@@ -8,6 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from tiny_audio import ASRConfig, ASRModel
 from tiny_audio.model.encoders import adapter_for, load_encoder
+from tiny_audio.training.build import asr_config
+from tiny_audio.training.config import compose
 
 WIDTHS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 RAW = {
@@ -315,8 +317,10 @@ def test_old_tensor_names_load_and_the_masking_vector_may_be_missing(checkpoint,
     save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
     reference.config.save_pretrained(tmp_path)
     inputs = model("hubert").processor.features([noise(9_170)])
-    frames, _ = ours(load_encoder(str(tmp_path), "masked").eval(), inputs)
-    assert torch.equal(frames, ours(model("hubert").encoder, inputs)[0])
+    encoder = load_encoder(str(tmp_path), "masked").eval()
+    encoder.encoder.save_pretrained(tmp_path / "again")
+    for loaded in (encoder, load_encoder(str(tmp_path / "again"), "masked").eval()):
+        assert torch.equal(ours(loaded, inputs)[0], ours(model("hubert").encoder, inputs)[0])
 
 
 @pytest.mark.parametrize("name", ["hubert", "parakeet", "voxtral"])
@@ -330,6 +334,12 @@ def test_missing_tensors_are_named(name, checkpoint, tmp_path):
     transformers.AutoConfig.from_pretrained(checkpoint(name)[2]).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=rf"lacks 1 encoder tensors \({lost.split(f'{place}.')[1]}"):
         load_encoder(str(tmp_path), "masked")
+
+
+@pytest.mark.parametrize("value", [-1, 7, "weighted"])
+def test_the_layer_is_an_option_of_training(value):
+    settings = compose("transcription", [f"model.encoder_layer={value}"])
+    assert asr_config(settings.model).encoder_layer == settings.model.encoder_layer == value
 
 
 @pytest.mark.parametrize(("name", "wanted", "used"), [("wavlm", "sdpa", "eager"), ("hubert", "eager", "eager")])
