@@ -21,7 +21,7 @@ def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
 class EncoderAdapter(nn.Module):
     """A pretrained encoder behind the one face that the rest of the model knows.
 
-    Subclasses say in `encode(features, lengths)` how features, whose last axis is time, become hidden states.
+    Subclasses say in `states(features, lengths)` how features, whose last axis is time, become all hidden states.
 
     Args:
         config: the encoder's own, or that of a larger checkpoint.
@@ -77,7 +77,7 @@ class EncoderAdapter(nn.Module):
         return _shortened(length, self.convolutions)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode a batch; gradients reach the encoder only where some of it is trained, the layer weights always.
+        """Encode a batch.
 
         Args:
             features: (batch, mels, frames), or (batch, samples).
@@ -86,22 +86,24 @@ class EncoderAdapter(nn.Module):
         Returns:
             (batch, encoder frames, dim), zero beyond each clip's end, and the true lengths (batch,).
         """
-        features, frame_lengths = features.to(self.encoder.dtype), self.output_length(lengths)
-        trained = any(parameter.requires_grad for parameter in self.encoder.parameters())
-        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            states = self._each_alone(features, lengths) if self.one_by_one else self.encode(features, lengths)
-        if self.layer_weights is None:
-            frames = states[self.layer]
-        else:
-            frames = sum(weight * state for weight, state in zip(self.layer_weights.softmax(0), states, strict=True))
-        frames = frames[:, : int(frame_lengths.max())]
+        frame_lengths = self.output_length(lengths)
+        frames = self.encode(features.to(self.encoder.dtype), lengths)[:, : int(frame_lengths.max())]
         return frames.masked_fill(~length_mask(frame_lengths, frames.shape[1])[..., None], 0.0), frame_lengths
 
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """The frames alone, uncut; a graph is kept for a trained encoder and for the layer weights only."""
+        trained = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+            states = self._each_alone(features, lengths) if self.one_by_one else self.states(features, lengths)
+        if self.layer_weights is None:
+            return states[self.layer]
+        return sum(weight * state for weight, state in zip(self.layer_weights.softmax(0), states, strict=True))
+
     def _each_alone(self, features, lengths):
-        clips = [self.encode(row[None, ..., :size], size[None]) for row, size in zip(features, lengths, strict=True)]
+        clips = [self.states(row[None, ..., :size], size[None]) for row, size in zip(features, lengths, strict=True)]
         return [pad_sequence([state[0] for state in layer], batch_first=True) for layer in zip(*clips, strict=True)]
 
-    def hidden_states(self, features, **mask) -> list[torch.Tensor]:
+    def _run(self, features, **mask) -> list[torch.Tensor]:
         """The encoder's own forward: its last hidden state, after all others where those are asked for."""
         output = self.encoder(features, output_hidden_states=self.layer != -1, **mask)
         return [*(output.hidden_states or ())[:-1], output.last_hidden_state]
@@ -114,8 +116,8 @@ class GlmAsrAdapter(EncoderAdapter):
     convolutions = ((3, 1, 1), (3, 2, 1))
     full_windows = ("window",)
 
-    def encode(self, features, lengths):
-        return self.hidden_states(features) if self.window else self._masked(features, lengths)
+    def states(self, features, lengths):
+        return self._run(features) if self.window else self._masked(features, lengths)
 
     def _masked(self, features, lengths):
         encoder, mask = self.encoder, length_mask(lengths, features.shape[-1])[:, None]
@@ -145,8 +147,8 @@ class WhisperAdapter(EncoderAdapter):
     convolutions = ((3, 1, 1), (3, 2, 1))
     full_windows = ("masked", "window")
 
-    def encode(self, features, lengths):
-        return self.hidden_states(features)
+    def states(self, features, lengths):
+        return self._run(features)
 
 
 class MaskedAdapter(EncoderAdapter):
@@ -155,11 +157,11 @@ class MaskedAdapter(EncoderAdapter):
     whisper_mel = False
     max_samples = None
 
-    def encode(self, features, lengths):
+    def states(self, features, lengths):
         keep = length_mask(lengths, features.shape[-1])
         if features.dim() == 3:
             features = (features * keep[:, None]).transpose(1, 2)
-        return self.hidden_states(features, attention_mask=None if keep.all() else keep.long())
+        return self._run(features, attention_mask=None if keep.all() else keep.long())
 
 
 class Wav2Vec2Adapter(MaskedAdapter):
