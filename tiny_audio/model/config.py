@@ -50,6 +50,7 @@ class ASRConfig(PretrainedConfig):
     downsample_rate: int = 5
 
     encoder_padding: str = "masked"  # or "window": 30 s of unmasked mel
+    encoder_layer: int | str = -1  # the hidden state taken; "weighted": a learned mean of all
     system_prompt: str | None = None
     model_dtype: str = "float32"
     freeze_projector: bool = False

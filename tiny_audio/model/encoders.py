@@ -1,10 +1,12 @@
 """Audio encoders: one adapter a family, all with one face: features and their lengths in, frames and their lengths out."""
 
+import math
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.utils import logging
 
@@ -19,43 +21,66 @@ def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
 class EncoderAdapter(nn.Module):
     """A pretrained encoder behind the one face that the rest of the model knows.
 
-    Subclasses say in `encode(features, lengths)` how features become frames (batch, frames, dim). `padding` is "masked" (padding never changes a result) or "window"
-    (every clip stands in 30 s of mel, unmasked, as published checkpoints were trained).
+    Subclasses say in `states(features, lengths)` how features, whose last axis is time, become all hidden states.
+
+    Args:
+        config: the encoder's own, or that of a larger checkpoint.
+        encoder: None where only the arithmetic of lengths is asked for.
+        padding: "masked" (padding never changes a result) or "window" (30 s of unmasked mel, as published checkpoints).
+        layer: the hidden state taken, -1 for the last, or "weighted": a learned mean of all (SUPERB, arXiv 2105.01051).
+
+    Raises:
+        ValueError: the encoder has no such layer.
     """
 
     input_name = "input_features"
+    whisper_mel = True  # otherwise the checkpoint's own feature extractor is called
     model_types: tuple[str, ...] = ()
-    prefix = ""  # regular expression of the encoder's place in a checkpoint that holds more than it
-    convolutions: tuple[tuple[int, int, int], ...] = ()  # (kernel, stride, padding) of those that shorten the input
+    prefix = r"^(model\.)?(encoder|audio_tower)\."  # the encoder's place in a checkpoint that holds more than it
+    framing: tuple[tuple[int, int, int], ...] = ((160, 160, 0),)  # as convolutions, from samples to features
+    convolutions: tuple[tuple[int, int, int], ...] = ()  # (kernel, stride, padding) of those that shorten the features
     max_samples: int | None = WINDOW_SAMPLES
+    full_windows: tuple[str, ...] = ()  # the paddings under which features are those of the full 30 s
+    one_by_one = False  # padding cannot be masked exactly: each clip of a batch runs alone
 
-    def __init__(self, encoder: nn.Module, padding: str = "masked"):
+    def __init__(self, config: PretrainedConfig, encoder=None, padding: str = "masked", layer: int | str = -1):
         super().__init__()
-        self.encoder = encoder
-        self.window = self.needs_window(padding)
+        config = self.encoder_config(config)
+        self.encoder, self.layer, self.window = encoder, layer, padding in self.full_windows
+        self.dim = config.output_hidden_size if getattr(config, "add_adapter", False) else config.hidden_size
+        layers = config.num_hidden_layers
+        if layer != "weighted" and not (isinstance(layer, int) and -layers - 1 <= layer <= layers):
+            raise ValueError(f'encoder_layer is {layer!r}; expected {-layers - 1} to {layers}, or "weighted".')
+        if layer != -1 and getattr(config, "add_adapter", False):
+            raise ValueError(f"encoder_layer is {layer!r}; this encoder ends in an adapter, so only -1 is possible.")
+        self.layer_weights = nn.Parameter(torch.zeros(layers + 1)) if layer == "weighted" else None
 
     @classmethod
     def encoder_config(cls, config: PretrainedConfig) -> PretrainedConfig:
         """The encoder's own config inside that of a larger checkpoint."""
-        return config
+        return getattr(config, "audio_config", None) or getattr(config, "encoder_config", None) or config
 
-    @classmethod
-    def needs_window(cls, padding: str) -> bool:
-        """Whether features are padded to the full 30 s."""
-        return padding == "window"
-
-    @classmethod
-    def output_length(cls, length):
-        """Frames that `length` mel frames (or samples) give; int or tensor."""
-        for kernel, stride, padding in cls.convolutions:
-            length = (length + 2 * padding - kernel) // stride + 1
+    @property
+    def min_samples(self) -> int:
+        """The shortest clip that gives a frame; shorter ones are padded with silence."""
+        length = 1
+        for kernel, stride, padding in reversed(self.framing + self.convolutions):
+            length = max(1, (length - 1) * stride + kernel - 2 * padding)
         return length
+
+    def feature_length(self, samples: int) -> int:
+        """Mel frames (or samples, for encoders of raw audio) of a clip, at least those of `min_samples`."""
+        return _shortened(max(samples, self.min_samples), self.framing)
+
+    def output_length(self, length):
+        """Frames that `length` mel frames (or samples) give; int or tensor."""
+        return _shortened(length, self.convolutions)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode a batch.
 
         Args:
-            features: (batch, mels, frames) log-mel, or (batch, samples).
+            features: (batch, mels, frames), or (batch, samples).
             lengths: (batch,) true lengths in frames (or samples).
 
         Returns:
@@ -63,24 +88,36 @@ class EncoderAdapter(nn.Module):
         """
         frame_lengths = self.output_length(lengths)
         frames = self.encode(features.to(self.encoder.dtype), lengths)[:, : int(frame_lengths.max())]
-        return frames * length_mask(frame_lengths, frames.shape[1])[..., None], frame_lengths
+        return frames.masked_fill(~length_mask(frame_lengths, frames.shape[1])[..., None], 0.0), frame_lengths
+
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """The frames alone, uncut; a graph is kept for a trained encoder and for the layer weights only."""
+        trained = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+            states = self._each_alone(features, lengths) if self.one_by_one else self.states(features, lengths)
+        if self.layer_weights is None:
+            return states[self.layer]
+        return sum(weight * state for weight, state in zip(self.layer_weights.softmax(0), states, strict=True))
+
+    def _each_alone(self, features, lengths):
+        clips = [self.states(row[None, ..., :size], size[None]) for row, size in zip(features, lengths, strict=True)]
+        return [pad_sequence([state[0] for state in layer], batch_first=True) for layer in zip(*clips, strict=True)]
+
+    def _run(self, features, **mask) -> list[torch.Tensor]:
+        """The encoder's own forward: its last hidden state, after all others where those are asked for."""
+        output = self.encoder(features, output_hidden_states=self.layer != -1, **mask)
+        return [*(output.hidden_states or ())[:-1], output.last_hidden_state]
 
 
 class GlmAsrAdapter(EncoderAdapter):
     """GLM-ASR's encoder (a Whisper encoder with rotary positions): any length up to 30 s."""
 
     model_types = ("glmasr", "glmasr_encoder")
-    prefix = r"^(model\.)?audio_tower\."
     convolutions = ((3, 1, 1), (3, 2, 1))
+    full_windows = ("window",)
 
-    @classmethod
-    def encoder_config(cls, config):
-        return config.audio_config if config.model_type == "glmasr" else config
-
-    def encode(self, features, lengths):
-        if self.window:
-            return self.encoder(features).last_hidden_state
-        return self._masked(features, lengths)
+    def states(self, features, lengths):
+        return self._run(features) if self.window else self._masked(features, lengths)
 
     def _masked(self, features, lengths):
         encoder, mask = self.encoder, length_mask(lengths, features.shape[-1])[:, None]
@@ -90,10 +127,11 @@ class GlmAsrAdapter(EncoderAdapter):
         keep = length_mask(self.output_length(lengths), hidden.shape[1])
         positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
         rotary = encoder.rotary_emb(hidden, position_ids=positions)
-        attention = None if keep.all() else self._attention_mask(keep, hidden.dtype)
+        attention, states = None if keep.all() else self._attention_mask(keep, hidden.dtype), []
         for layer in encoder.layers:
+            states.append(hidden)
             hidden = layer(hidden, position_embeddings=rotary, attention_mask=attention)
-        return encoder.norm(hidden)
+        return [*states, encoder.norm(hidden)]
 
     def _attention_mask(self, keep, dtype):
         if self.encoder.config._attn_implementation == "flash_attention_2":
@@ -103,22 +141,87 @@ class GlmAsrAdapter(EncoderAdapter):
 
 
 class WhisperAdapter(EncoderAdapter):
-    """Whisper's encoder: always its 3,000 mel frames, since it takes no mask; the output is cut to the true length."""
+    """Encoders of Whisper and Voxtral: always 3,000 mel frames, since they take no mask; cut to the true length after."""
 
-    model_types = ("whisper",)
-    prefix = r"^(model\.)?encoder\."
+    model_types = ("whisper", "voxtral", "voxtral_encoder")
     convolutions = ((3, 1, 1), (3, 2, 1))
+    full_windows = ("masked", "window")
 
-    @classmethod
-    def needs_window(cls, padding):
-        return True
+    def states(self, features, lengths):
+        return self._run(features)
 
-    def encode(self, features, lengths):
-        return self.encoder(features).last_hidden_state
+
+class MaskedAdapter(EncoderAdapter):
+    """Encoders of any length that take a mask of their features and have an extractor of their own."""
+
+    whisper_mel = False
+    max_samples = None
+
+    def states(self, features, lengths):
+        keep = length_mask(lengths, features.shape[-1])
+        if features.dim() == 3:
+            features = (features * keep[:, None]).transpose(1, 2)
+        return self._run(features, attention_mask=None if keep.all() else keep.long())
+
+
+class Wav2Vec2Adapter(MaskedAdapter):
+    """wav2vec 2.0, HuBERT, WavLM (arXiv 2006.11477, 2106.07447, 2110.13900): raw samples, normalised by the extractor.
+
+    A batch is masked. But a group norm sees all samples of a row, and a batch norm before the positions or an adapter
+    of convolutions after the layers sees no mask: such encoders run their clips one by one.
+    """
+
+    model_types: tuple[str, ...] = ("hubert", "wav2vec2", "wavlm")
+    input_name = "input_values"
+    prefix = r"^(hubert|wav2vec2|wavlm|wav2vec2_bert)\."
+    framing: tuple[tuple[int, int, int], ...] = ()
+
+    def __init__(self, config: PretrainedConfig, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        adapter, group_norm = getattr(config, "add_adapter", False), getattr(config, "feat_extract_norm", "") == "group"
+        kernels = zip(getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ()), strict=True)
+        self.convolutions = tuple((kernel, stride, 0) for kernel, stride in kernels)
+        if adapter:
+            padding = config.adapter_stride // 2 if self.framing else 1  # as w2v-BERT's and as wav2vec 2.0's modules
+            last = (config.adapter_kernel_size, config.adapter_stride, padding)
+            self.convolutions += (last,) * config.num_adapter_layers
+        self.one_by_one = adapter or group_norm or getattr(config, "conv_pos_batch_norm", False)
+
+
+class Wav2Vec2BertAdapter(Wav2Vec2Adapter):
+    """w2v-BERT 2.0 (arXiv 2312.05187): pairs of Kaldi's mel frames, 25 ms every 10 ms; its convolutions look back only."""
+
+    model_types = ("wav2vec2-bert",)
+    input_name = "input_features"
+    framing = ((400, 160, 0), (2, 2, 0))
+
+
+class ParakeetAdapter(MaskedAdapter):
+    """Parakeet's FastConformer (arXiv 2305.05084), of its CTC, RNN-T and TDT checkpoints; all its convolutions mask."""
+
+    model_types = ("parakeet_encoder", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt")
+
+    def __init__(self, config: PretrainedConfig, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        config = self.encoder_config(config)
+        kernel, layers = config.subsampling_conv_kernel_size, int(math.log2(config.subsampling_factor))
+        self.convolutions = ((kernel, config.subsampling_conv_stride, (kernel - 1) // 2),) * layers
+
+    @property
+    def min_samples(self) -> int:
+        return 2 * self.framing[0][1]  # its extractor divides by the mel frames less one
+
+
+def _shortened(length, convolutions):
+    for kernel, stride, padding in convolutions:
+        length = (length + 2 * padding - kernel) // stride + 1
+    return length
 
 
 ENCODER_ADAPTERS: dict[str, type[EncoderAdapter]] = {
-    model_type: adapter for adapter in (GlmAsrAdapter, WhisperAdapter) for model_type in adapter.model_types
+    model_type: adapter
+    for adapter in (GlmAsrAdapter, WhisperAdapter, Wav2Vec2Adapter, Wav2Vec2BertAdapter, ParakeetAdapter)
+    for model_type in adapter.model_types
 }
 
 
@@ -130,13 +233,13 @@ def adapter_for(config: PretrainedConfig) -> type[EncoderAdapter]:
     return ENCODER_ADAPTERS[config.model_type]
 
 
-def build_encoder(config: PretrainedConfig, padding: str) -> EncoderAdapter:
+def build_encoder(config: PretrainedConfig, padding: str, layer: int | str = -1) -> EncoderAdapter:
     """An encoder of random weights from its config."""
     adapter = adapter_for(config)
-    return adapter(_model_class(config)._from_config(adapter.encoder_config(config)), padding)
+    return adapter(config, _model_class(config)._from_config(adapter.encoder_config(config)), padding, layer)
 
 
-def load_encoder(path: str, padding: str, **load_kwargs) -> EncoderAdapter:
+def load_encoder(path: str, padding: str, layer: int | str = -1, **load_kwargs) -> EncoderAdapter:
     """A pretrained encoder; of a larger checkpoint only the encoder's tensors are read.
 
     Raises:
@@ -145,15 +248,20 @@ def load_encoder(path: str, padding: str, **load_kwargs) -> EncoderAdapter:
     config = AutoConfig.from_pretrained(
         path, **{key: value for key, value in load_kwargs.items() if key not in ("dtype", "attn_implementation")}
     )
-    adapter = adapter_for(config)
+    adapter, model_class = adapter_for(config), _model_class(config)
+    attention = load_kwargs.get("attn_implementation") or "eager"
+    if attention != "eager" and not getattr(
+        model_class, f"_supports_{'flash_attn' if 'flash' in attention else 'sdpa'}"
+    ):
+        del load_kwargs["attn_implementation"]  # the language model's wish, which this encoder cannot follow
     with quiet_transformers():  # it lists the larger checkpoint's other tensors; what matters is checked below
         load_kwargs |= {"config": adapter.encoder_config(config), "key_mapping": {adapter.prefix: ""}}
-        encoder, info = _model_class(config).from_pretrained(path, output_loading_info=True, **load_kwargs)
+        encoder, info = model_class.from_pretrained(path, output_loading_info=True, **load_kwargs)
     encoder._weight_conversions = []  # saved under the encoder's own names, not the larger checkpoint's
-    if missing := sorted(info["missing_keys"]):
+    if missing := sorted(info["missing_keys"] - {"masked_spec_embed"}):  # of pretraining; many checkpoints lack it
         names = ", ".join(missing[:3])
         raise ValueError(f"{path} lacks {len(missing)} encoder tensors ({names}…); it is not this encoder.")
-    return adapter(encoder, padding)
+    return adapter(config, encoder, padding, layer)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def load_parts(config: ASRConfig, options: dict, checkpoint: str | None, subfold
     kept = {key: options[key] for key in ("dtype", "attn_implementation") if key in options}
     with explained(encoder_at[0], "an audio encoder"):
         kept |= hub_options(options) | {"subfolder": encoder_at[1]}
-        encoder = load_encoder(encoder_at[0], config.encoder_padding, **kept)
+        encoder = load_encoder(encoder_at[0], config.encoder_padding, config.encoder_layer, **kept)
     config.audio_config, config.text_config = encoder.encoder.config, language_model.config
     return encoder, language_model, encoder_at, decoder_at
 
@@ -137,9 +137,9 @@ def load_trained_tensors(model: nn.Module, path: str, subfolder: str = "", **hub
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The tensors a checkpoint holds: the projector, and the language model where it is fine-tuned (tied ones once)."""
-    prefixes = ("projector.",) if model.config.freeze_language_model else ("projector.", "language_model.")
-    return {name: parameter for name, parameter in model.named_parameters() if name.startswith(prefixes)}
+    """The checkpoint's tensors: projector, layer weights, and a fine-tuned language model (tied ones once)."""
+    trained = ["projector.", "encoder.layer_weights"] + ["language_model."] * (not model.config.freeze_language_model)
+    return {name: parameter for name, parameter in model.named_parameters() if name.startswith(tuple(trained))}
 
 
 def save_trained_tensors(model: nn.Module, folder: Path) -> None:

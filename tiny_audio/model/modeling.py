@@ -54,7 +54,7 @@ class ASRModel(PreTrainedModel):
     ):
         super().__init__(config)
         if encoder is None:
-            encoder = build_encoder(config.audio_config, config.encoder_padding)
+            encoder = build_encoder(config.audio_config, config.encoder_padding, config.encoder_layer)
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
@@ -139,6 +139,8 @@ class ASRModel(PreTrainedModel):
         self.encoder.requires_grad_(False)
         self.language_model.requires_grad_(not self.config.freeze_language_model)
         self.projector.requires_grad_(not self.config.freeze_projector)
+        if self.encoder.layer_weights is not None:  # the projector's input: the two are trained together
+            self.encoder.layer_weights.requires_grad_(not self.config.freeze_projector)
 
     def train(self, mode: bool = True) -> "ASRModel":
         """As nn.Module's; frozen parts stay in inference mode, without dropout."""
@@ -157,8 +159,7 @@ class ASRModel(PreTrainedModel):
         Returns:
             Embeddings (batch, tokens, llm_dim) and how many of them are each clip's own (batch,).
         """
-        with torch.no_grad():
-            frames, lengths = self.encoder(features, mask.sum(-1))
+        frames, lengths = self.encoder(features, mask.sum(-1))
         weight = next(self.projector.parameters())
         embeddings = self.projector(frames.to(weight.dtype), length_mask(lengths, frames.shape[1]))
         return embeddings, self.projector.output_length(lengths)
@@ -313,7 +314,7 @@ class ASRModel(PreTrainedModel):
 
 
 def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:
-    return encoder.encoder.config.hidden_size, language_model.get_input_embeddings().embedding_dim
+    return encoder.dim, language_model.get_input_embeddings().embedding_dim
 
 
 def _audio_inputs(input_features, input_values, mask) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, BatchFeature
 
-from .audio import HOP_LENGTH, SAMPLING_RATE, is_batch, load_audio, log_mel
+from .audio import SAMPLING_RATE, is_batch, load_audio, log_mel
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, adapter_for
 from .projectors import build_projector
@@ -37,7 +37,7 @@ class ASRProcessor:
             tokenizer.pad_token = tokenizer.eos_token
         self.audio_token_id: int = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
         config.audio_token_id = self.audio_token_id
-        self.adapter = adapter_for(config.audio_config)
+        self.adapter = adapter_for(config.audio_config)(config.audio_config, padding=config.encoder_padding)
         with torch.device("meta"):  # only its arithmetic is asked for
             self._projector = build_projector(config)
 
@@ -105,8 +105,8 @@ class ASRProcessor:
         return self.adapter.max_samples
 
     def feature_length(self, samples: int) -> int:
-        """Mel frames (or samples, for encoders of raw audio) of a clip; at least 1."""
-        return max(1, samples // HOP_LENGTH) if self.adapter.input_name == "input_features" else max(1, samples)
+        """Mel frames (or samples, for encoders of raw audio) of a clip, enough for one encoder frame."""
+        return self.adapter.feature_length(samples)
 
     def audio_token_count(self, samples: int) -> int:
         """Audio tokens that the language model sees for a clip of `samples`, at least 1."""
@@ -117,24 +117,28 @@ class ASRProcessor:
         return self._projector.output_length(self.adapter.output_length(length))
 
     def features(self, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """Log-mel and mask of 16 kHz waveforms, each computed alone, then padded together."""
+        """Features and mask of 16 kHz waveforms, each computed alone, then padded together."""
         for waveform in waveforms:
             if self.max_samples is not None and len(waveform) > self.max_samples:
                 raise ValueError(
                     f"A clip of {len(waveform) / SAMPLING_RATE:.1f} s exceeds the encoder's window of "
                     f"{self.max_samples / SAMPLING_RATE:.0f} s; split it, or use transcribe(), which does."
                 )
-        window = self.adapter.needs_window(self.config.encoder_padding)
-        padded = [
-            np.pad(waveform, (0, max(0, HOP_LENGTH - len(waveform)))) for waveform in waveforms
-        ]  # a frame at least
-        mels = [log_mel(waveform, self._mel_filters, WINDOW_SAMPLES, full_window=window) for waveform in padded]
-        features = torch.zeros(len(mels), mels[0].shape[0], max(mel.shape[1] for mel in mels))
-        mask = torch.zeros(len(mels), features.shape[2], dtype=torch.long)
-        for row, (waveform, mel) in enumerate(zip(waveforms, mels, strict=True)):
-            features[row, :, : mel.shape[1]] = mel
+        clips = [self._clip_features(waveform) for waveform in waveforms]
+        features = torch.zeros(len(clips), *clips[0].shape[:-1], max(clip.shape[-1] for clip in clips))
+        mask = torch.zeros(len(clips), features.shape[-1], dtype=torch.long)
+        for row, (waveform, clip) in enumerate(zip(waveforms, clips, strict=True)):
+            features[row, ..., : clip.shape[-1]] = clip
             mask[row, : self.feature_length(len(waveform))] = 1
-        return {"input_features": features, "audio_attention_mask": mask}
+        return {self.adapter.input_name: features, "audio_attention_mask": mask}
+
+    def _clip_features(self, waveform: np.ndarray) -> torch.Tensor:
+        """(mels, frames) or (samples,) of one clip."""
+        waveform = np.pad(waveform, (0, max(0, self.adapter.min_samples - len(waveform))))
+        if self.adapter.whisper_mel:
+            return log_mel(waveform, self._mel_filters, WINDOW_SAMPLES, full_window=self.adapter.window)
+        values = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+        return values[self.adapter.input_name][0].movedim(0, -1)[..., : self.feature_length(len(waveform))]
 
     def prompts(self, audio_token_counts: Sequence[int]) -> dict[str, torch.Tensor]:
         """Generation prompts, left-padded: the text of each clip begins at the same column."""

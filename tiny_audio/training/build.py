@@ -60,6 +60,7 @@ def asr_config(settings: ModelSettings) -> ASRConfig:
         projector_pool_stride=settings.projector_pool_stride,
         projector_hidden_dim=settings.projector_hidden_dim,
         encoder_padding=settings.encoder_padding,
+        encoder_layer=settings.encoder_layer,
         system_prompt=settings.system_prompt,
         model_dtype=settings.model_dtype,
         freeze_projector=settings.freeze_projector,

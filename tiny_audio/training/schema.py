@@ -37,6 +37,9 @@ class ModelSettings:
     projector_pool_stride: int = _option(4, "Encoder frames that become one audio token.")
     projector_hidden_dim: int = _option(2048, "Width of the projector's hidden layer.")
     encoder_padding: str = _option("masked", "`masked`, or `window` for 30 s of unmasked mel as published checkpoints.")
+    encoder_layer: int | str = _option(
+        -1, "Hidden state of the encoder, -1 for the last; `weighted` for a learned mean."
+    )
     system_prompt: str | None = _option(None, "System turn of the prompt; null for none.")
     model_dtype: str = _option("float32", "Precision in which frozen parts are held: float32, bfloat16 or float16.")
     attn_implementation: str | None = _option(
