@@ -19,18 +19,22 @@ from .config import ASRConfig
 from .encoders import EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
 from .processor import IGNORED_LABEL, ASRProcessor
-from .projectors import build_projector
+from .projectors import RMSNorm, build_projector
 from .segment import Window, split_windows
 from .streaming import stream_text
 
 
 @dataclass
 class ASROutput(ModelOutput):
-    """Loss (scalar, mean over the labels) with the number of labels, or logits (batch, tokens, vocabulary)."""
+    """Loss (scalar, mean over the labels) with the number of labels, or logits (batch, tokens, vocabulary).
+
+    The loss includes the projector's auxiliary loss, if it has one, times `router_aux_loss_coef`.
+    """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     num_label_tokens: torch.Tensor | None = None
+    auxiliary_loss: torch.Tensor | None = None
 
 
 @dataclass
@@ -136,12 +140,22 @@ class ASRModel(PreTrainedModel):
             self.config.self_contained = self_contained
         save_checkpoint(self, Path(save_directory), self._sources)
 
+    @torch.no_grad()
     def match_embedding_scale(self) -> None:
-        """Start the projected audio at the scale of the token embeddings: further off, training takes long to take off."""
-        weight = self.language_model.get_input_embeddings().weight
-        output_norm = getattr(self.projector, "norm_2", None)
-        if output_norm is not None:
-            nn.init.constant_(output_norm.weight, weight.detach().float().pow(2).mean().sqrt().item())
+        """Start the projected audio at the RMS of the token embeddings: further off, training takes long to take off.
+
+        The projector's last layer is scaled, by what a second of noise comes out as; a norm gives 1 without a look.
+        """
+        *_, last = (module for module in self.projector.modules() if module._parameters)
+        size = torch.ones(()) if isinstance(last, RMSNorm) else _rms(self._projected_noise())
+        if size > 0:
+            for parameter in last.parameters():
+                parameter.mul_((_rms(self.language_model.get_input_embeddings().weight) / size).to(parameter.device))
+
+    def _projected_noise(self) -> torch.Tensor:
+        noise = np.random.default_rng(0).normal(0, 0.1, SAMPLING_RATE).astype(np.float32)
+        inputs = self.processor(noise).to(next(self.projector.parameters()).device)
+        return self.encode_audio(inputs[self.encoder.input_name], inputs["audio_attention_mask"])[0]
 
     def freeze(self) -> None:
         """Let only the trained parts have gradients."""
@@ -220,7 +234,10 @@ class ASRModel(PreTrainedModel):
         wanted = targets != IGNORED_LABEL
         logits = self.language_model.get_output_embeddings()(hidden[:, :-1][wanted])
         loss = F.cross_entropy(logits.float(), targets[wanted])
-        return ASROutput(loss=loss, num_label_tokens=wanted.sum())
+        auxiliary = self.projector.__dict__.pop("auxiliary_loss", None)
+        if auxiliary is not None:
+            loss = loss + self.config.router_aux_loss_coef * auxiliary
+        return ASROutput(loss=loss, num_label_tokens=wanted.sum(), auxiliary_loss=auxiliary)
 
     @torch.no_grad()
     def generate(
@@ -331,6 +348,10 @@ class ASRModel(PreTrainedModel):
             return []
         inputs = self.processor(waveforms)
         return self.processor.batch_decode(self.generate(**inputs, **generation))
+
+
+def _rms(x: torch.Tensor) -> torch.Tensor:
+    return x.detach().float().pow(2).mean().sqrt()
 
 
 def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:
