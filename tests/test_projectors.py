@@ -137,9 +137,9 @@ def test_mosa_equals_a_slow_loop():
     hidden = F.gelu(projector.conv_2(F.gelu(projector.conv_1(x.transpose(1, 2)))))[0].T
     expected = []
     for token in hidden:
-        gates = projector.router(token).softmax(-1)
-        experts = expert_weights(projector, 4)
-        expected.append(sum(gate * (second @ (first @ token).relu()) for gate, (first, second) in zip(gates, experts)))  # noqa: B905
+        gates, experts = projector.router(token).softmax(-1), expert_weights(projector, 4)
+        outputs = [second @ (first @ token).relu() for first, second in experts]
+        expected.append(sum(gate * output for gate, output in zip(gates, outputs, strict=True)))
     torch.testing.assert_close(projector(x)[0], torch.stack(expected), atol=1e-5, rtol=0)
 
 
@@ -273,6 +273,16 @@ def test_settings_reach_the_projector(settings_of):
     assert build_model(settings_of("model.projector_variant=relu").model).projector.linear_1.bias is not None
     experts = build_model(settings_of("model.projector_type=mosa", "model.num_experts=3").model).projector
     assert experts.router.out_features == 3
+
+
+def test_the_recipe_makes_a_row_of_its_table(tmp_path):
+    from recipes.projectors import markdown, measure
+
+    small = ("training.max_steps=1", "training.report_to=none", "data.max_train_samples=4", "data.max_eval_samples=1")
+    row = measure("mosa", small, tmp_path, max_samples=2)
+    assert row.parameters > 1e5 and row.tokens == 125 and row.gigabytes > 0.1 and row.test_wer > 0
+    header, _, line = markdown([row]).splitlines()
+    assert header.count("|") == line.count("|") == 8 and line.startswith("| mosa | ") and "| 12.5 |" in line
 
 
 def test_unknown_variant_names_the_known():
