@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoConfig, GlmAsrConfig, GlmAsrForConditionalGeneration, GraniteSpeechConfig
 
-from tiny_audio import PROJECTOR_CLASSES, ASRConfig, ASRModel
+from tiny_audio import PROJECTOR_CLASSES, ASRConfig, ASRModel, embedded, load_audio
 from tiny_audio.model.projectors import build_projector, router_loss
 from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model
@@ -218,8 +218,24 @@ def test_embeddings_start_at_the_scale_of_the_tokens(kind, tiny_parts):
     model = ASRModel.from_parts(parts_config(tiny_parts, kind))
     wanted = rms(model.language_model.get_input_embeddings().weight)
     assert rms(model.projector(torch.randn(4, 60, 32))) == pytest.approx(wanted, rel=0.3)
-    inputs = model.processor(np.random.default_rng(1).normal(0, 0.02, 32_000).astype(np.float32))
-    heard, _ = model.encode_audio(inputs["input_features"], inputs["audio_attention_mask"])
+
+
+@pytest.fixture(scope="module")
+def nano_model(nano):
+    return ASRModel.from_pretrained(nano)
+
+
+@every_kind
+def test_speech_starts_at_the_scale_of_the_tokens(kind, nano_model):
+    config = ASRConfig(encoder_dim=192, llm_dim=192, projector_hidden_dim=512, **KINDS[kind])
+    nano_model.projector = build_projector(config).eval()
+    nano_model.match_embedding_scale()
+    clips = [load_audio(file) for file in sorted((embedded("quickstart").parent / "clips").glob("*.ogg"))]
+    inputs = nano_model.processor(clips)
+    features, mask = inputs["input_features"], inputs["audio_attention_mask"]
+    embeddings, counts = nano_model.encode_audio(features, mask)
+    heard = torch.cat([row[:count] for row, count in zip(embeddings, counts.tolist(), strict=True)])
+    wanted = rms(nano_model.language_model.get_input_embeddings().weight)
     assert rms(heard) == pytest.approx(wanted, rel=0.3)
 
 
@@ -298,7 +314,7 @@ def code_blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def own_file(tmp_path, monkeypatch):
+def own_file(tmp_path):
     """The documented projector of one's own, as a file; forgotten after the test."""
     before = dict(PROJECTOR_CLASSES)
     file = tmp_path / "my_projector.py"

@@ -144,18 +144,24 @@ class ASRModel(PreTrainedModel):
     def match_embedding_scale(self) -> None:
         """Start the projected audio at the RMS of the token embeddings: further off, training takes long to take off.
 
-        The projector's last layer is scaled, by what a second of noise comes out as; a norm gives 1 without a look.
+        The projector's last layer is scaled, by what it makes of frames as large as the encoder's, if it is no norm.
         """
         *_, last = (module for module in self.projector.modules() if module._parameters)
-        size = torch.ones(()) if isinstance(last, RMSNorm) else _rms(self._projected_noise())
-        if size > 0:
-            for parameter in last.parameters():
-                parameter.mul_((_rms(self.language_model.get_input_embeddings().weight) / size).to(parameter.device))
+        factor = _rms(self.language_model.get_input_embeddings().weight)
+        if not isinstance(last, RMSNorm):
+            factor = factor / _rms(self.projector(self._random_frames())).to(factor.device)
+        for parameter in last.parameters() if factor.isfinite() else ():
+            parameter.mul_(factor.to(parameter.device))
 
-    def _projected_noise(self) -> torch.Tensor:
-        noise = np.random.default_rng(0).normal(0, 0.1, SAMPLING_RATE).astype(np.float32)
-        inputs = self.processor(noise).to(next(self.projector.parameters()).device)
-        return self.encode_audio(inputs[self.encoder.input_name], inputs["audio_attention_mask"])[0]
+    def _random_frames(self) -> torch.Tensor:
+        """(1, 240, encoder_dim), as large as those of a second of tones, which themselves are too alike to measure by."""
+        pitches = np.repeat(np.random.default_rng(0).uniform(80, 4000, 20), SAMPLING_RATE // 20)  # Hz
+        tones = 0.1 * np.sin(2 * np.pi * np.cumsum(pitches) / SAMPLING_RATE)
+        weight = next(self.projector.parameters())
+        inputs = self.processor(tones.astype(np.float32)).to(weight.device)
+        frames, _ = self.encoder(inputs[self.encoder.input_name], inputs["audio_attention_mask"].sum(-1))
+        random = torch.randn(1, 240, frames.shape[-1], generator=torch.Generator().manual_seed(0))
+        return random.to(weight) * _rms(frames).to(weight)
 
     def freeze(self) -> None:
         """Let only the trained parts have gradients."""

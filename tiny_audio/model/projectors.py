@@ -199,8 +199,8 @@ def build_projector(config) -> nn.Module:
     file = Path(config.projector_file or "")
     if file.is_file() and _can_join(file):
         spec = importlib.util.spec_from_file_location(f"{__package__}.{file.stem}", file)
-        sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)  # type: ignore[union-attr, arg-type]
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
     if config.projector_type not in PROJECTOR_CLASSES:
         raise ValueError(
             f"Unknown projector_type {config.projector_type!r}; known: {', '.join(sorted(PROJECTOR_CLASSES))}. Your own "
