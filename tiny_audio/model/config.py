@@ -1,6 +1,7 @@
 """The configuration of a model: which encoder, projector and language model, and how they are joined."""
 
 import logging
+import os
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
@@ -35,6 +36,8 @@ class ASRConfig(PretrainedConfig):
     audio_token_id: int | None = None  # of `<audio>` in the tokenizer
 
     projector_type: str = "mlp"
+    projector_variant: str = "norm"  # of `mlp`; or "relu", "glm"
+    projector_file: str | None = None  # a user's own projector: Python that puts its class into PROJECTOR_CLASSES
     projector_pool_stride: int = 4  # encoder frames stacked into one audio token
     projector_hidden_dim: int | None = 2048
     encoder_dim: int | None = None
@@ -82,6 +85,15 @@ class ASRConfig(PretrainedConfig):
             raise ValueError(
                 f"encoder_padding is {self.encoder_padding!r}; expected one of {', '.join(ENCODER_PADDINGS)}."
             )
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """As transformers' own; `projector_file` lies beside config.json."""
+        values, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if values.get("projector_file"):
+            folder = os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder", ""))
+            values["projector_file"] = os.path.join(folder, os.path.basename(values["projector_file"]))
+        return values, rest
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):

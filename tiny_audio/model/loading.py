@@ -13,6 +13,7 @@ from transformers.utils import cached_file
 
 from .config import ASRConfig
 from .encoders import load_encoder, quiet_transformers
+from .projectors import export_projector
 
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_FOLDER, DECODER_FOLDER = "encoder", "decoder"  # of a self-contained checkpoint
@@ -162,6 +163,7 @@ def save_checkpoint(model: nn.Module, folder: Path, sources: tuple[tuple[str, st
         _save_part(model.language_model, model.processor.tokenizer, decoder_at, folder / DECODER_FOLDER)
     model.processor.save_pretrained(folder)
     _export_code(folder)
+    model.config.projector_file = export_projector(model.projector, folder)
     model.config.auto_map, model.config.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

@@ -19,18 +19,22 @@ from .config import ASRConfig
 from .encoders import EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
 from .processor import IGNORED_LABEL, ASRProcessor
-from .projectors import build_projector
+from .projectors import RMSNorm, build_projector
 from .segment import Window, is_silent, split_windows
 from .streaming import stream_text
 
 
 @dataclass
 class ASROutput(ModelOutput):
-    """Loss (scalar, mean over the labels) with the number of labels, or logits (batch, tokens, vocabulary)."""
+    """Loss (scalar, mean over the labels) with the number of labels, or logits (batch, tokens, vocabulary).
+
+    The loss includes the projector's auxiliary loss, if it has one, times `router_aux_loss_coef`.
+    """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     num_label_tokens: torch.Tensor | None = None
+    auxiliary_loss: torch.Tensor | None = None
 
 
 class ASRModel(PreTrainedModel):
@@ -127,12 +131,28 @@ class ASRModel(PreTrainedModel):
             self.config.self_contained = self_contained
         save_checkpoint(self, Path(save_directory), self._sources)
 
+    @torch.no_grad()
     def match_embedding_scale(self) -> None:
-        """Start the projected audio at the scale of the token embeddings: further off, training takes long to take off."""
-        weight = self.language_model.get_input_embeddings().weight
-        output_norm = getattr(self.projector, "norm_2", None)
-        if output_norm is not None:
-            nn.init.constant_(output_norm.weight, weight.detach().float().pow(2).mean().sqrt().item())
+        """Start the projected audio at the RMS of the token embeddings: further off, training takes long to take off.
+
+        The projector's last layer is scaled, by what it makes of frames as large as the encoder's, if it is no norm.
+        """
+        *_, last = (module for module in self.projector.modules() if module._parameters)
+        factor = _rms(self.language_model.get_input_embeddings().weight)
+        if not isinstance(last, RMSNorm):
+            factor = factor / _rms(self.projector(self._random_frames())).to(factor.device)
+        for parameter in last.parameters() if factor.isfinite() else ():
+            parameter.mul_(factor.to(parameter.device))
+
+    def _random_frames(self) -> torch.Tensor:
+        """(1, 240, encoder_dim), as large as those of a second of tones, which themselves are too alike to measure by."""
+        pitches = np.repeat(np.random.default_rng(0).uniform(80, 4000, 20), SAMPLING_RATE // 20)  # Hz
+        tones = 0.1 * np.sin(2 * np.pi * np.cumsum(pitches) / SAMPLING_RATE)
+        weight = next(self.projector.parameters())
+        inputs = self.processor(tones.astype(np.float32)).to(weight.device)
+        frames, _ = self.encoder(inputs[self.encoder.input_name], inputs["audio_attention_mask"].sum(-1))
+        random = torch.randn(1, 240, frames.shape[-1], generator=torch.Generator().manual_seed(0))
+        return random.to(weight) * _rms(frames).to(weight)
 
     def freeze(self) -> None:
         """Let only the trained parts have gradients."""
@@ -212,7 +232,10 @@ class ASRModel(PreTrainedModel):
         wanted = targets != IGNORED_LABEL
         logits = self.language_model.get_output_embeddings()(hidden[:, :-1][wanted])
         loss = F.cross_entropy(logits.float(), targets[wanted])
-        return ASROutput(loss=loss, num_label_tokens=wanted.sum())
+        auxiliary = self.projector.__dict__.pop("auxiliary_loss", None)
+        if auxiliary is not None:
+            loss = loss + self.config.router_aux_loss_coef * auxiliary
+        return ASROutput(loss=loss, num_label_tokens=wanted.sum(), auxiliary_loss=auxiliary)
 
     @torch.no_grad()
     def generate(
@@ -311,6 +334,10 @@ class ASRModel(PreTrainedModel):
         if heard:
             decoded = iter(self.processor.batch_decode(self.generate(**self.processor(heard), **generation)))
         return ["" if is_silent(waveform) else next(decoded) for waveform in waveforms]
+
+
+def _rms(x: torch.Tensor) -> torch.Tensor:
+    return x.detach().float().pow(2).mean().sqrt()
 
 
 def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:

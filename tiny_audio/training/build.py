@@ -1,6 +1,6 @@
 """From model settings to an ASRModel with fresh or loaded weights, and to the table of its parameters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from .schema import ModelSettings
 
 PARTS = ("encoder", "projector", "language_model")
 SHIPPED_MODEL = "nano"
+OF_THE_LOADING = ("pretrained", "attn_implementation")  # settings that no checkpoint holds
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,8 @@ def build_model(settings: ModelSettings) -> ASRModel:
 
 def asr_config(settings: ModelSettings) -> ASRConfig:
     """The model's own config, for parts that are joined anew."""
-    return ASRConfig(
-        audio_model_id=settings.audio_model_id,
-        text_model_id=settings.text_model_id,
-        self_contained=settings.self_contained,
-        projector_type=settings.projector_type,
-        projector_pool_stride=settings.projector_pool_stride,
-        projector_hidden_dim=settings.projector_hidden_dim,
-        encoder_padding=settings.encoder_padding,
-        encoder_layer=settings.encoder_layer,
-        system_prompt=settings.system_prompt,
-        model_dtype=settings.model_dtype,
-        freeze_projector=settings.freeze_projector,
-        freeze_language_model=settings.freeze_language_model,
-    )
+    values = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    return ASRConfig(**{name: value for name, value in values.items() if name not in OF_THE_LOADING})
 
 
 def apply_freezing(config: ASRConfig, settings: ModelSettings) -> None:

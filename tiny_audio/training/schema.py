@@ -17,6 +17,7 @@ SCHEDULES = ("cosine", "linear", "constant")
 TRACKERS = ("tensorboard", "wandb", "none")
 MODEL_DTYPES = ("float32", "bfloat16", "float16")
 ENCODER_PADDINGS = ("masked", "window")
+PROJECTOR_VARIANTS = ("norm", "relu", "glm")
 
 
 def _option(default: Any, help: str) -> Any:
@@ -34,8 +35,21 @@ class ModelSettings:
     )
     self_contained: bool = _option(False, "Write encoder and language model into every checkpoint.")
     projector_type: str = _option("mlp", "Name of the projector class in PROJECTOR_CLASSES.")
+    projector_variant: str = _option("norm", "Of `mlp`: norm, relu (ReLU, biases) or glm (GELU, biases).")
+    projector_file: str | None = _option(
+        None, "Your own projector: a Python file that puts its class into PROJECTOR_CLASSES."
+    )
     projector_pool_stride: int = _option(4, "Encoder frames that become one audio token.")
     projector_hidden_dim: int = _option(2048, "Width of the projector's hidden layer.")
+    num_experts: int = _option(4, "Adapters of `mosa`, or experts of `moe` beside the shared one.")
+    num_experts_per_tok: int = _option(2, "Experts of `moe` that a token goes to, the shared one not counted.")
+    router_aux_loss_coef: float = _option(0.01, "Weight of the router's balance and z-loss in the loss of `moe`.")
+    qformer_window_size: int = _option(15, "Encoder frames that `qformer` looks at together.")
+    downsample_rate: int = _option(5, "Encoder frames for one audio token of `qformer`.")
+    qformer_hidden_size: int | None = _option(None, "Width of `qformer`; null for the encoder's.")
+    qformer_num_layers: int = _option(2, "Layers of `qformer`.")
+    qformer_num_heads: int = _option(16, "Attention heads of `qformer`; they must divide its width.")
+    qformer_intermediate_size: int | None = _option(None, "Inner width of `qformer`; null for four times its width.")
     encoder_padding: str = _option("masked", "`masked`, or `window` for 30 s of unmasked mel as published checkpoints.")
     encoder_layer: int | str = _option(
         -1, "Hidden state of the encoder, -1 for the last; `weighted` for a learned mean."
@@ -52,7 +66,22 @@ class ModelSettings:
         _one_of("model.model_dtype", self.model_dtype, MODEL_DTYPES)
         _one_of("model.encoder_padding", self.encoder_padding, ENCODER_PADDINGS)
         _at_least("model.projector_pool_stride", self.projector_pool_stride, 1)
-        _at_least("model.projector_hidden_dim", self.projector_hidden_dim, 1)
+        _one_of("model.projector_variant", self.projector_variant, PROJECTOR_VARIANTS)
+        for name in (
+            "projector_hidden_dim",
+            "num_experts",
+            "qformer_num_layers",
+            "qformer_num_heads",
+            "downsample_rate",
+        ):
+            _at_least(f"model.{name}", getattr(self, name), 1)
+        _at_least("model.qformer_window_size", self.qformer_window_size, self.downsample_rate)
+        _at_least("model.router_aux_loss_coef", self.router_aux_loss_coef, 0)
+        if not 1 <= self.num_experts_per_tok <= self.num_experts:
+            raise TinyAudioError(
+                f"model.num_experts_per_tok is {self.num_experts_per_tok}; expected 1 to model.num_experts, "
+                f"{self.num_experts}."
+            )
         if self.freeze_projector and self.freeze_language_model:
             raise TinyAudioError(
                 "model.freeze_projector and model.freeze_language_model are both true, so nothing would be trained; "

@@ -53,6 +53,7 @@ class SpeechTrainer(Trainer):
     ) -> None:
         self.feed, self.validation, self.folder = feed, validation, folder
         self.meter = Meter()
+        self._auxiliary: list[torch.Tensor] = []  # a batch each, since the last entry of the log
         self.start_step = 0
         arguments = training_arguments(settings.training, folder, feed.steps)
         super().__init__(
@@ -98,6 +99,8 @@ class SpeechTrainer(Trainer):
             layer.training = True  # frozen layers are in inference mode, in which they would keep their activations
         outputs = model(**inputs)
         loss = outputs.loss * outputs.num_label_tokens / num_items_in_batch
+        if outputs.auxiliary_loss is not None:
+            self._auxiliary.append(outputs.auxiliary_loss.detach())
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -135,6 +138,9 @@ class SpeechTrainer(Trainer):
             return  # the Trainer's summary of itself, in units that mean nothing here
         if "loss" in logs:
             logs.update(self.meter.take())
+            if self._auxiliary:
+                logs["auxiliary_loss"] = float(torch.stack(self._auxiliary).mean())
+                self._auxiliary.clear()
         self.state.epoch = self.feed.epochs(self.state.global_step)
         super().log(logs, start_time)
         with open(self.folder / LOG_FILE, "a", encoding="utf-8") as file:
