@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from transformers import AutoConfig, GlmAsrConfig, GlmAsrForConditionalGeneration, GraniteSpeechConfig
 
 from tiny_audio import PROJECTOR_CLASSES, ASRConfig, ASRModel, embedded, load_audio
-from tiny_audio.model.projectors import build_projector, router_loss
+from tiny_audio.model.projectors import build_projector
+from tiny_audio.projectors.moe import router_loss
 from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model
 

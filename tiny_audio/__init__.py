@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .model.modeling import ASRModel
     from .model.pipeline import ASRPipeline
     from .model.processor import ASRProcessor
-    from .model.projectors import PROJECTOR_CLASSES
+    from .projectors import PROJECTOR_CLASSES
     from .transcription import transcribe
 
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ _HOME = {
     "ASRConfig": "model.config",
     "ASRProcessor": "model.processor",
     "ASRPipeline": "model.pipeline",
-    "PROJECTOR_CLASSES": "model.projectors",
+    "PROJECTOR_CLASSES": "projectors",
     "load_audio": "model.audio",
     "transcribe": "transcription",
     "embedded": "assets",

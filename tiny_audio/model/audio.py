@@ -57,13 +57,8 @@ def log_mel(
 ) -> torch.Tensor:
     """Log-mel frames of one clip as WhisperFeatureExtractor gives them for it padded to the window with zeros.
 
-    Args:
-        waveform: (samples,) at 16 kHz. mel_filters: (201, mels) float32.
-        window_samples: the encoder's window, at which the extractor's own zeros end.
-        full_window: keep the frames of the padding too.
-
-    Returns:
-        (mels, samples // 160) float32, or (mels, window_samples // 160); nothing else in the batch changes it.
+    (samples,) at 16 kHz and (201, mels) filters → (mels, samples // 160) float32, or (mels, window_samples // 160) with
+    `full_window`. `window_samples` is the encoder's window, at which the extractor's own zeros end.
     """
     samples = len(waveform)
     size = window_samples if full_window else min(samples + N_FFT, window_samples)
@@ -97,10 +92,9 @@ def _blocks(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def _read(source: AudioSource, sampling_rate: int | None) -> Iterator[np.ndarray]:
-    if isinstance(source, dict) and source.get("array") is not None:
-        source, sampling_rate = source["array"], source.get("sampling_rate", sampling_rate)
-    elif isinstance(source, dict):
-        source = source.get("bytes") or source.get("path")
+    if isinstance(source, dict):
+        array, sampling_rate = source.get("array", source.get("raw")), source.get("sampling_rate", sampling_rate)
+        source = array if array is not None else source.get("bytes") or source.get("path")
     if isinstance(source, (np.ndarray, torch.Tensor, list, tuple)):
         yield _resample(_mono(source), sampling_rate or SAMPLING_RATE)
         return
@@ -110,8 +104,9 @@ def _read(source: AudioSource, sampling_rate: int | None) -> Iterator[np.ndarray
 
 def _mono(source) -> np.ndarray:
     array = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else np.asarray(source)
-    scale = np.iinfo(array.dtype).max if np.issubdtype(array.dtype, np.integer) else 1
-    array = array.astype(np.float32, copy=False) / np.float32(scale)
+    if np.issubdtype(array.dtype, np.integer):
+        array = array / np.float32(np.iinfo(array.dtype).max)
+    array = array.astype(np.float32, copy=False)
     if array.ndim == 2:
         array = array.mean(axis=int(np.argmin(array.shape)))
     if array.ndim != 1:

@@ -82,9 +82,8 @@ class ASRConfig(PretrainedConfig):
         self.audio_config = _as_config(self.audio_config)
         self.text_config = _as_config(self.text_config)
         if self.encoder_padding not in ENCODER_PADDINGS:
-            raise ValueError(
-                f"encoder_padding is {self.encoder_padding!r}; expected one of {', '.join(ENCODER_PADDINGS)}."
-            )
+            expected = ", ".join(ENCODER_PADDINGS)
+            raise ValueError(f"encoder_padding is {self.encoder_padding!r}; expected one of {expected}.")
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
@@ -110,7 +109,4 @@ class ASRConfig(PretrainedConfig):
 
 
 def _as_config(value: dict | PretrainedConfig | None) -> PretrainedConfig | None:
-    if not isinstance(value, dict):
-        return value
-    value = dict(value)
-    return AutoConfig.for_model(value.pop("model_type"), **value)
+    return AutoConfig.for_model(**value) if isinstance(value, dict) else value

@@ -1,7 +1,7 @@
 """Audio encoders: one adapter a family, all with one face: features and their lengths in, frames and their lengths out."""
 
-import math
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.utils import logging
+
+from .plugins import run_plugin
 
 WINDOW_SAMPLES = 480_000  # 30 s at 16 kHz: what Whisper's and GLM-ASR's encoders were trained on
 
@@ -28,9 +30,6 @@ class EncoderAdapter(nn.Module):
         encoder: None where only the arithmetic of lengths is asked for.
         padding: "masked" (padding never changes a result) or "window" (30 s of unmasked mel, as published checkpoints).
         layer: the hidden state taken, -1 for the last, or "weighted": a learned mean of all (SUPERB, arXiv 2105.01051).
-
-    Raises:
-        ValueError: the encoder has no such layer.
     """
 
     input_name = "input_features"
@@ -47,12 +46,11 @@ class EncoderAdapter(nn.Module):
         super().__init__()
         config = self.encoder_config(config)
         self.encoder, self.layer, self.window = encoder, layer, padding in self.full_windows
-        self.dim = config.output_hidden_size if getattr(config, "add_adapter", False) else config.hidden_size
-        layers = config.num_hidden_layers
-        if layer != "weighted" and not (isinstance(layer, int) and -layers - 1 <= layer <= layers):
-            raise ValueError(f'encoder_layer is {layer!r}; expected {-layers - 1} to {layers}, or "weighted".')
-        if layer != -1 and getattr(config, "add_adapter", False):
-            raise ValueError(f"encoder_layer is {layer!r}; this encoder ends in an adapter, so only -1 is possible.")
+        layers, ends_in_adapter = config.num_hidden_layers, getattr(config, "add_adapter", False)
+        self.dim = config.output_hidden_size if ends_in_adapter else config.hidden_size
+        known = [-1] if ends_in_adapter else [*range(-layers - 1, layers + 1), "weighted"]
+        if layer not in known:
+            raise ValueError(f"encoder_layer is {layer!r}; this encoder has {', '.join(map(str, known))}.")
         self.layer_weights = nn.Parameter(torch.zeros(layers + 1)) if layer == "weighted" else None
 
     @classmethod
@@ -77,14 +75,9 @@ class EncoderAdapter(nn.Module):
         return _shortened(length, self.convolutions)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode a batch.
+        """(batch, mels, frames) or (batch, samples), and true lengths (batch,) → the same of encoder frames.
 
-        Args:
-            features: (batch, mels, frames), or (batch, samples).
-            lengths: (batch,) true lengths in frames (or samples).
-
-        Returns:
-            (batch, encoder frames, dim), zero beyond each clip's end, and the true lengths (batch,).
+        Frames are (batch, encoder frames, dim), zero beyond each clip's end.
         """
         frame_lengths = self.output_length(lengths)
         frames = self.encode(features.to(self.encoder.dtype), lengths)[:, : int(frame_lengths.max())]
@@ -151,67 +144,6 @@ class WhisperAdapter(EncoderAdapter):
         return self._run(features)
 
 
-class MaskedAdapter(EncoderAdapter):
-    """Encoders of any length that take a mask of their features and have an extractor of their own."""
-
-    whisper_mel = False
-    max_samples = None
-
-    def states(self, features, lengths):
-        keep = length_mask(lengths, features.shape[-1])
-        if features.dim() == 3:
-            features = (features * keep[:, None]).transpose(1, 2)
-        return self._run(features, attention_mask=None if keep.all() else keep.long())
-
-
-class Wav2Vec2Adapter(MaskedAdapter):
-    """wav2vec 2.0, HuBERT, WavLM (arXiv 2006.11477, 2106.07447, 2110.13900): raw samples, normalised by the extractor.
-
-    A batch is masked. But a group norm sees all samples of a row, and a batch norm before the positions or an adapter
-    of convolutions after the layers sees no mask: such encoders run their clips one by one.
-    """
-
-    model_types: tuple[str, ...] = ("hubert", "wav2vec2", "wavlm")
-    input_name = "input_values"
-    prefix = r"^(hubert|wav2vec2|wavlm|wav2vec2_bert)\."
-    framing: tuple[tuple[int, int, int], ...] = ()
-
-    def __init__(self, config: PretrainedConfig, *args, **kwargs):
-        super().__init__(config, *args, **kwargs)
-        adapter, group_norm = getattr(config, "add_adapter", False), getattr(config, "feat_extract_norm", "") == "group"
-        kernels = zip(getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ()), strict=True)
-        self.convolutions = tuple((kernel, stride, 0) for kernel, stride in kernels)
-        if adapter:
-            padding = config.adapter_stride // 2 if self.framing else 1  # as w2v-BERT's and as wav2vec 2.0's modules
-            last = (config.adapter_kernel_size, config.adapter_stride, padding)
-            self.convolutions += (last,) * config.num_adapter_layers
-        self.one_by_one = adapter or group_norm or getattr(config, "conv_pos_batch_norm", False)
-
-
-class Wav2Vec2BertAdapter(Wav2Vec2Adapter):
-    """w2v-BERT 2.0 (arXiv 2312.05187): pairs of Kaldi's mel frames, 25 ms every 10 ms; its convolutions look back only."""
-
-    model_types = ("wav2vec2-bert",)
-    input_name = "input_features"
-    framing = ((400, 160, 0), (2, 2, 0))
-
-
-class ParakeetAdapter(MaskedAdapter):
-    """Parakeet's FastConformer (arXiv 2305.05084), of its CTC, RNN-T and TDT checkpoints; all its convolutions mask."""
-
-    model_types = ("parakeet_encoder", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt")
-
-    def __init__(self, config: PretrainedConfig, *args, **kwargs):
-        super().__init__(config, *args, **kwargs)
-        config = self.encoder_config(config)
-        kernel, layers = config.subsampling_conv_kernel_size, int(math.log2(config.subsampling_factor))
-        self.convolutions = ((kernel, config.subsampling_conv_stride, (kernel - 1) // 2),) * layers
-
-    @property
-    def min_samples(self) -> int:
-        return 2 * self.framing[0][1]  # its extractor divides by the mel frames less one
-
-
 def _shortened(length, convolutions):
     for kernel, stride, padding in convolutions:
         length = (length + 2 * padding - kernel) // stride + 1
@@ -219,14 +151,16 @@ def _shortened(length, convolutions):
 
 
 ENCODER_ADAPTERS: dict[str, type[EncoderAdapter]] = {
-    model_type: adapter
-    for adapter in (GlmAsrAdapter, WhisperAdapter, Wav2Vec2Adapter, Wav2Vec2BertAdapter, ParakeetAdapter)
-    for model_type in adapter.model_types
+    model_type: adapter for adapter in (GlmAsrAdapter, WhisperAdapter) for model_type in adapter.model_types
 }
+_SHIPPED = Path(__file__).parents[1] / "encoders"  # more of them, a file each; a checkpoint carries the one it needs
 
 
 def adapter_for(config: PretrainedConfig) -> type[EncoderAdapter]:
     """The adapter class of an encoder, by its config's `model_type`, never by the repository's name."""
+    if config.model_type not in ENCODER_ADAPTERS:
+        for file in _SHIPPED.glob("[a-z]*.py"):
+            run_plugin(file)
     if config.model_type not in ENCODER_ADAPTERS:
         known = ", ".join(sorted(ENCODER_ADAPTERS))
         raise ValueError(f"No encoder adapter for model_type {config.model_type!r}; known: {known}.")
@@ -240,27 +174,19 @@ def build_encoder(config: PretrainedConfig, padding: str, layer: int | str = -1)
 
 
 def load_encoder(path: str, padding: str, layer: int | str = -1, **load_kwargs) -> EncoderAdapter:
-    """A pretrained encoder; of a larger checkpoint only the encoder's tensors are read.
-
-    Raises:
-        ValueError: the checkpoint lacks some of the encoder's tensors (they are named).
-    """
-    config = AutoConfig.from_pretrained(
-        path, **{key: value for key, value in load_kwargs.items() if key not in ("dtype", "attn_implementation")}
-    )
+    """A pretrained encoder; of a larger checkpoint only the encoder's tensors are read. ValueError: some are missing."""
+    where = {key: value for key, value in load_kwargs.items() if key not in ("dtype", "attn_implementation")}
+    config = AutoConfig.from_pretrained(path, **where)
     adapter, model_class = adapter_for(config), _model_class(config)
-    attention = load_kwargs.get("attn_implementation") or "eager"
-    if attention != "eager" and not getattr(
-        model_class, f"_supports_{'flash_attn' if 'flash' in attention else 'sdpa'}"
-    ):
+    attention = {"sdpa": model_class._supports_sdpa, "flash_attention_2": model_class._supports_flash_attn}
+    if not attention.get(load_kwargs.get("attn_implementation"), True):
         del load_kwargs["attn_implementation"]  # the language model's wish, which this encoder cannot follow
     with quiet_transformers():  # it lists the larger checkpoint's other tensors; what matters is checked below
         load_kwargs |= {"config": adapter.encoder_config(config), "key_mapping": {adapter.prefix: ""}}
         encoder, info = model_class.from_pretrained(path, output_loading_info=True, **load_kwargs)
     encoder._weight_conversions = []  # saved under the encoder's own names, not the larger checkpoint's
     if missing := sorted(info["missing_keys"] - {"masked_spec_embed"}):  # of pretraining; many checkpoints lack it
-        names = ", ".join(missing[:3])
-        raise ValueError(f"{path} lacks {len(missing)} encoder tensors ({names}…); it is not this encoder.")
+        raise ValueError(f"{path} lacks {len(missing)} encoder tensors ({', '.join(missing[:3])}…).")
     return adapter(config, encoder, padding, layer)
 
 

@@ -13,7 +13,7 @@ from transformers.utils import cached_file
 
 from .config import ASRConfig
 from .encoders import load_encoder, quiet_transformers
-from .projectors import export_projector
+from .plugins import export_plugin
 
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_FOLDER, DECODER_FOLDER = "encoder", "decoder"  # of a self-contained checkpoint
@@ -35,11 +35,7 @@ CUSTOM_PIPELINES = {
 
 
 def load_options(given: dict) -> dict:
-    """A call's options that are set, checked.
-
-    Raises:
-        TypeError: one of them is unknown.
-    """
+    """A call's options that are set; TypeError: one of them is unknown."""
     unknown = given.keys() - {*HUB_OPTIONS, *PART_OPTIONS, *_IGNORED_OPTIONS}
     if unknown:
         raise TypeError(f"from_pretrained() got unknown arguments: {', '.join(sorted(unknown))}.")
@@ -54,11 +50,7 @@ def hub_options(options: dict) -> dict:
 def load_parts(config: ASRConfig, options: dict, checkpoint: str | None, subfolder: str):
     """Load both pretrained parts, from inside a self-contained checkpoint or from their own ids; their configs too.
 
-    Returns:
-        EncoderAdapter, language model, and where each was found: (path or Hub id, subfolder).
-
-    Raises:
-        ValueError: a part lacks tensors (they are named). OSError: it was not found.
+    EncoderAdapter, language model, and where each was found: (path or Hub id, subfolder). ValueError: one lacks tensors.
     """
     dtype = config.model_dtype if options.get("dtype") in (None, "auto") else options["dtype"]
     options = {**options, "dtype": getattr(torch, dtype) if isinstance(dtype, str) else dtype}
@@ -90,8 +82,9 @@ def _load_language_model(location: tuple[str, str], options: dict) -> nn.Module:
             location[0], subfolder=location[1], output_loading_info=True, **options
         )
     if missing := sorted(info["missing_keys"]):
-        names = ", ".join(missing[:3])
-        raise ValueError(f"{location[0]} lacks {len(missing)} tensors of its language model ({names}…).")
+        raise ValueError(
+            f"{location[0]} lacks {len(missing)} tensors of its language model ({', '.join(missing[:3])}…)."
+        )
     own = model.generation_config  # its sampling defaults are for chatting
     model.generation_config = GenerationConfig(bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id)
     return model
@@ -113,11 +106,7 @@ def explained(path: str, what: str):
 
 
 def load_trained_tensors(model: nn.Module, path: str, subfolder: str = "", **hub_kwargs) -> None:
-    """Load `model.safetensors` into the trained parts of a model.
-
-    Raises:
-        ValueError: tensors are missing, unexpected, or of another shape (they are named). OSError: no such file.
-    """
+    """Load `model.safetensors` into the trained parts. ValueError names tensors missing, unexpected, or of another shape."""
     with explained(path, "a checkpoint"):
         file = cached_file(path, WEIGHTS_FILE, subfolder=subfolder, **hub_kwargs)
     tensors, expected = load_file(file), trained_parameters(model)
@@ -163,7 +152,8 @@ def save_checkpoint(model: nn.Module, folder: Path, sources: tuple[tuple[str, st
         _save_part(model.language_model, model.processor.tokenizer, decoder_at, folder / DECODER_FOLDER)
     model.processor.save_pretrained(folder)
     _export_code(folder)
-    model.config.projector_file = export_projector(model.projector, folder)
+    export_plugin(model.encoder, "encoders.py", folder)
+    model.config.projector_file = export_plugin(model.projector, "projectors.py", folder)
     model.config.auto_map, model.config.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

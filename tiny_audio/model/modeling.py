@@ -1,10 +1,11 @@
 """ASRModel: a frozen audio encoder, a trained projector and a language model, joined into one speech recogniser."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .audio import AudioSource, is_batch, stream_audio
+from .audio import SAMPLING_RATE, AudioSource, is_batch, stream_audio
 from .config import ASRConfig
 from .encoders import EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
@@ -62,8 +63,7 @@ class ASRModel(PreTrainedModel):
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
-        self.encoder = encoder
-        self.language_model = language_model
+        self.encoder, self.language_model = encoder, language_model
         self.projector = build_projector(config)
         self.processor: ASRProcessor = processor  # type: ignore[assignment]  # None only where built from configs alone
         self._sources: tuple[tuple[str, str], ...] = ()  # where encoder and language model were loaded from
@@ -85,10 +85,7 @@ class ASRModel(PreTrainedModel):
             options: `dtype` of all parts (None or "auto": the checkpoint's `model_dtype`); `device_map` and
                 `quantization_config` of the language model (the other parts go to the device of its embeddings);
                 `attn_implementation` of both pretrained parts; `revision`, `token`, `cache_dir`, `local_files_only`,
-                `force_download` as usual.
-
-        Raises:
-            ValueError: tensors missing, unexpected or of a wrong shape. OSError: not found. TypeError: unknown option.
+                `force_download` as usual. ValueError: tensors that do not fit; TypeError: an unknown option.
         """
         path, options = str(pretrained_model_name_or_path), load_options(options)
         with explained(path, "a checkpoint"):
@@ -99,10 +96,7 @@ class ASRModel(PreTrainedModel):
 
     @classmethod
     def from_parts(cls, config: ASRConfig, **options) -> "ASRModel":
-        """Join the pretrained parts that `config.audio_model_id` and `config.text_model_id` name by a new projector.
-
-        `options` as in `from_pretrained`.
-        """
+        """Join the parts that `audio_model_id` and `text_model_id` name by a new projector; options as above."""
         model = cls._join(config, load_options(options))
         model.match_embedding_scale()
         return model
@@ -116,16 +110,14 @@ class ASRModel(PreTrainedModel):
         model._sources = tuple(sources)
         model.projector.to(encoder.encoder.dtype)
         if "device_map" in options:
-            model.encoder.to(language_model.get_input_embeddings().weight.device)
-            model.projector.to(language_model.get_input_embeddings().weight.device)
+            for part in (model.encoder, model.projector):
+                part.to(language_model.get_input_embeddings().weight.device)
         return model
 
     def save_pretrained(self, save_directory: str | os.PathLike, self_contained: bool | None = None, **kwargs) -> None:
         """Write a checkpoint: the trained tensors, config, processor and this package's code.
 
-        Args:
-            save_directory: folder, made if need be.
-            self_contained: also write the encoder and language model into it; None: as `config.self_contained` says.
+        `self_contained`: encoder and language model too; None: as `config.self_contained` says.
         """
         if self_contained is not None:
             self.config.self_contained = self_contained
@@ -135,24 +127,18 @@ class ASRModel(PreTrainedModel):
     def match_embedding_scale(self) -> None:
         """Start the projected audio at the RMS of the token embeddings: further off, training takes long to take off.
 
-        The projector's last layer is scaled, by what it makes of frames as large as the encoder's, if it is no norm.
+        The projector's last layer is scaled; if it is no norm, by what it makes of random frames as large as the encoder's.
         """
         *_, last = (module for module in self.projector.modules() if module._parameters)
         factor = _rms(self.language_model.get_input_embeddings().weight)
         if not isinstance(last, RMSNorm):
-            factor = factor / _rms(self.projector(self._random_frames())).to(factor.device)
+            weight, random = next(self.projector.parameters()), torch.Generator().manual_seed(0)
+            inputs = self.processor(0.1 * torch.randn(SAMPLING_RATE, generator=random).numpy()).to(weight.device)
+            frames, _ = self.encoder(inputs[self.encoder.input_name], inputs["audio_attention_mask"].sum(-1))
+            frames = torch.randn(1, 240, frames.shape[-1], generator=random).to(weight) * _rms(frames).to(weight)
+            factor = factor.to(weight.device) / _rms(self.projector(frames))
         for parameter in last.parameters() if factor.isfinite() else ():
             parameter.mul_(factor.to(parameter.device))
-
-    def _random_frames(self) -> torch.Tensor:
-        """(1, 240, encoder_dim), as large as those of a second of tones, which themselves are too alike to measure by."""
-        pitches = np.repeat(np.random.default_rng(0).uniform(80, 4000, 20), SAMPLING_RATE // 20)  # Hz
-        tones = 0.1 * np.sin(2 * np.pi * np.cumsum(pitches) / SAMPLING_RATE)
-        weight = next(self.projector.parameters())
-        inputs = self.processor(tones.astype(np.float32)).to(weight.device)
-        frames, _ = self.encoder(inputs[self.encoder.input_name], inputs["audio_attention_mask"].sum(-1))
-        random = torch.randn(1, 240, frames.shape[-1], generator=torch.Generator().manual_seed(0))
-        return random.to(weight) * _rms(frames).to(weight)
 
     def freeze(self) -> None:
         """Let only the trained parts have gradients."""
@@ -171,13 +157,9 @@ class ASRModel(PreTrainedModel):
         return self
 
     def encode_audio(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Audio tokens of a batch.
+        """Audio tokens (batch, tokens, llm_dim), and how many of them are each clip's own (batch,).
 
-        Args:
-            features: (batch, mels, frames) or (batch, samples). mask: (batch, frames or samples), 1 where there is audio.
-
-        Returns:
-            Embeddings (batch, tokens, llm_dim) and how many of them are each clip's own (batch,).
+        Features are (batch, mels, frames) or (batch, samples); the mask (batch, frames or samples) is 1 on audio.
         """
         frames, lengths = self.encoder(features, mask.sum(-1))
         weight = next(self.projector.parameters())
@@ -193,10 +175,8 @@ class ASRModel(PreTrainedModel):
         embeddings, counts = self.encode_audio(features, mask)
         placeholder = input_ids == self.config.audio_token_id
         if not torch.equal(placeholder.sum(-1), counts.to(input_ids.device)):
-            raise ValueError(
-                f"The prompts hold {placeholder.sum(-1).tolist()} <audio> tokens, the clips give {counts.tolist()}; "
-                "make both with the same ASRProcessor."
-            )
+            found = f"{placeholder.sum(-1).tolist()} <audio> tokens, the clips give {counts.tolist()}"
+            raise ValueError(f"The prompts hold {found}; make both with the same ASRProcessor.")
         tokens = self.language_model.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
         audio = embeddings[length_mask(counts, embeddings.shape[1])]
         return tokens.masked_scatter(placeholder[..., None], audio.to(tokens.dtype))
@@ -217,9 +197,8 @@ class ASRModel(PreTrainedModel):
             input_ids, attention_mask, labels: (batch, tokens); labels -100 where there is no loss.
             input_features (batch, mels, frames) or input_values (batch, samples), with audio_attention_mask.
 
-        Returns:
-            With labels: the loss, computed only where labels stand, so that no (tokens × vocabulary) tensor exists for
-            the rest. Without: the logits of every position.
+        With labels the loss is returned, and logits are computed only where labels stand, so that no (tokens ×
+        vocabulary) tensor exists for the rest; without, the logits of every position.
         """
         features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
         embeddings = self.embed(input_ids, features, mask)
@@ -247,16 +226,13 @@ class ASRModel(PreTrainedModel):
         input_values: torch.Tensor | None = None,
         **generation,
     ) -> torch.Tensor:
-        """Decode a batch.
+        """Decode a batch; only the new tokens come back, (batch, new tokens).
 
         Args:
             input_features or input_values, audio_attention_mask: as `forward`; without a mask all of it is audio.
             input_ids, attention_mask: left-padded prompts; made by the processor, one a clip, where absent (then
                 `attention_mask` may also be the audio's).
             generation: any parameter of transformers' `generate`.
-
-        Returns:
-            The new tokens only, (batch, new tokens).
         """
         features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
         if input_ids is None and attention_mask is not None and audio_attention_mask is None:
@@ -290,25 +266,28 @@ class ASRModel(PreTrainedModel):
         return {**{key: value for key, value in arguments.items() if value is not None}, **given}
 
     def transcribe(self, audio: AudioSource | list[AudioSource], batch_size: int = 8, **generation) -> str | list[str]:
-        """Audio of any length to text.
+        """Audio of any length to text; of a list of clips a list of texts.
 
         Args:
             audio: what `load_audio` reads (a bare array is 16 kHz), or a list of such.
             batch_size: windows decoded at a time; it changes the speed, not the text.
             generation: any parameter of transformers' `generate`.
-
-        Returns:
-            One text, or a list in the order of the clips.
         """
-        clips = audio if is_batch(audio) else [audio]
-        texts: list[list[str]] = [[] for _ in clips]
-        windows = ((index, window) for index, clip in enumerate(clips) for window in self._windows(clip))
+        texts = list(self.transcribe_each(audio if is_batch(audio) else [audio], batch_size, **generation))
+        return texts if is_batch(audio) else texts[0]
+
+    def transcribe_each(
+        self, clips: Iterable[AudioSource], batch_size: int = 8, max_samples: int | None = None, **generation
+    ) -> Iterator[str]:
+        """The text of each clip as soon as it is whole; windows, of `max_samples` at most, share batches across clips."""
+        windows = ((index, window) for index, clip in enumerate(clips) for window in self._windows(clip, max_samples))
+        for _, parts in groupby(self._decoded(windows, batch_size, generation), key=itemgetter(0)):
+            yield " ".join(text for _, text in parts if text)
+
+    def _decoded(self, windows: Iterator[tuple[int, Window]], batch_size: int, generation: dict):
         while batch := list(islice(windows, batch_size)):
-            decoded = self.texts([window.waveform for _, window in batch], generation)
-            for (index, _), text in zip(batch, decoded, strict=True):
-                texts[index].append(text)
-        joined = [" ".join(filter(None, parts)) for parts in texts]
-        return joined if is_batch(audio) else joined[0]
+            texts = self.texts([window.waveform for _, window in batch], generation)
+            yield from ((index, text) for (index, _), text in zip(batch, texts, strict=True))
 
     def stream_transcribe(self, audio: AudioSource, **generation) -> Iterator[str]:
         """One recording as pieces of text while they are decoded."""
@@ -323,8 +302,9 @@ class ASRModel(PreTrainedModel):
                 separator = ""
             separator = " "
 
-    def _windows(self, audio: AudioSource) -> Iterator[Window]:
-        return split_windows(stream_audio(audio), self.processor.max_samples)
+    def _windows(self, audio: AudioSource, max_samples: int | None = None) -> Iterator[Window]:
+        limits = {max_samples, self.processor.max_samples} - {None}
+        return split_windows(stream_audio(audio), min(limits, default=None))
 
     @torch.no_grad()
     def texts(self, waveforms: list[np.ndarray], generation: dict) -> list[str]:

@@ -1,16 +1,15 @@
 """The transformers pipeline: files, arrays, lists or generators of clips in, `{"text": …}` out, windows batched across clips."""
 
+from types import GeneratorType
 from typing import Any
 
-from torch.utils.data import DataLoader
-from transformers.pipelines.base import ChunkPipeline
-from transformers.pipelines.pt_utils import PipelineChunkIterator, PipelineIterator, PipelinePackIterator
+from torch.utils.data import Dataset
+from transformers import Pipeline
 
-from .audio import SAMPLING_RATE, stream_audio
-from .segment import split_windows
+from .audio import SAMPLING_RATE, is_batch
 
 
-class ASRPipeline(ChunkPipeline):
+class ASRPipeline(Pipeline):
     """`pipeline("automatic-speech-recognition", folder, trust_remote_code=True)`.
 
     Accepts what `load_audio` reads and transformers' own `{"raw", "sampling_rate"}`; audio longer than the encoder's
@@ -18,10 +17,7 @@ class ASRPipeline(ChunkPipeline):
     """
 
     _load_processor = _load_image_processor = _load_video_processor = _load_feature_extractor = _load_tokenizer = False
-
-    def __init__(self, model, **kwargs):
-        super().__init__(model=model, **kwargs)
-        self.speech_processor = model.processor
+    preprocess = _forward = postprocess = None  # type: ignore[assignment]  # the model does all three
 
     def _sanitize_parameters(
         self,
@@ -39,40 +35,17 @@ class ASRPipeline(ChunkPipeline):
             raise ValueError(
                 f"return_timestamps={return_timestamps!r} needs a CTC head, which this checkpoint has not."
             )
-        preprocess = {} if chunk_length_s is None else {"chunk_length_s": chunk_length_s}
-        return preprocess, {**(generate_kwargs or {}), **generation}, {}
+        window = {"max_samples": int(chunk_length_s * SAMPLING_RATE)} if chunk_length_s else {}
+        return {}, {**window, **(generate_kwargs or {}), **generation}, {}
 
-    def preprocess(self, inputs, chunk_length_s: float = 0):
-        if isinstance(inputs, dict) and "raw" in inputs:
-            inputs = {"array": inputs["raw"], "sampling_rate": inputs["sampling_rate"]}
-        limit = self.speech_processor.max_samples
-        if chunk_length_s:
-            wanted = int(chunk_length_s * SAMPLING_RATE)
-            limit = wanted if limit is None else min(wanted, limit)
-        held = None
-        for window in split_windows(stream_audio(inputs), limit):
-            if held is not None:
-                yield {"waveform": held, "is_last": False}
-            held = window.waveform
-        yield {"waveform": held, "is_last": True}
-
-    def _forward(self, model_inputs: dict, **generation) -> dict:
-        waveforms, is_last = model_inputs["waveform"], model_inputs["is_last"]
-        if isinstance(is_last, bool):  # batch size 1: the item itself, not lists
-            return {"text": self.model.texts([waveforms], generation)[0], "is_last": is_last}
-        return {"text": self.model.texts(waveforms, generation), "is_last": is_last}
-
-    def postprocess(self, model_outputs: list[dict]) -> dict:
-        return {"text": " ".join(filter(None, (output["text"] for output in model_outputs)))}
-
-    def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
-        """As ChunkPipeline's, with the batch as plain lists: the processor pads, not a generic collator."""
-        windows = PipelineChunkIterator(inputs, self.preprocess, preprocess_params)
-        collate = (lambda items: items[0]) if batch_size == 1 else _as_lists
-        loader = DataLoader(windows, num_workers=0, batch_size=batch_size, collate_fn=collate)
-        outputs = PipelinePackIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
-        return PipelineIterator(outputs, self.postprocess, postprocess_params)
-
-
-def _as_lists(items: list[dict]) -> dict:
-    return {key: [item[key] for item in items] for key in items[0]}
+    def __call__(self, inputs, *args, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
+        """One clip → `{"text"}`; a list → a list of them; a generator or dataset → an iterator over them."""
+        many = is_batch(inputs) or isinstance(inputs, (GeneratorType, Dataset))
+        options = {**self._forward_params, **self._sanitize_parameters(**kwargs)[1]}
+        clips = inputs if many else [inputs]
+        outputs = (
+            {"text": text} for text in self.model.transcribe_each(clips, batch_size or self._batch_size or 1, **options)
+        )
+        if not many:
+            return next(outputs)
+        return list(outputs) if is_batch(inputs) else outputs

@@ -6,11 +6,12 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, BatchFeature
 
 from .audio import SAMPLING_RATE, is_batch, load_audio, log_mel
 from .config import ASRConfig
-from .encoders import WINDOW_SAMPLES, adapter_for
+from .encoders import WINDOW_SAMPLES, adapter_for, length_mask
 from .projectors import build_projector
 
 AUDIO_TOKEN = "<audio>"
@@ -19,14 +20,10 @@ IGNORED_LABEL = -100  # not part of the loss
 
 
 class ASRProcessor:
-    """Audio and text in, the model's tensors out; token ids in, text out.
+    """Audio and text in, the model's tensors out; token ids in, text out. Works from a checkpoint folder alone.
 
-    Works from a checkpoint folder alone: `ASRProcessor.from_pretrained(folder)`.
-
-    Args:
-        config: of the model; `audio_config` must be known.
-        tokenizer: of the language model; `<audio>` is added to it where it is missing.
-        feature_extractor: of the encoder.
+    Made of the model's config (with `audio_config`), the language model's tokenizer, to which `<audio>` is added where
+    it is missing, and the encoder's feature extractor.
     """
 
     def __init__(self, config: ASRConfig, tokenizer, feature_extractor):
@@ -43,7 +40,7 @@ class ASRProcessor:
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike, config: ASRConfig | None = None, subfolder: str = "", **hub):
-        """Load from a checkpoint folder or Hub id; `revision`, `token`, `cache_dir`, … as usual."""
+        """From a checkpoint folder or Hub id; `revision`, `token`, `cache_dir`, … as usual."""
         config = config or ASRConfig.from_pretrained(path, subfolder=subfolder, **hub)
         if config.audio_config is None:
             config.audio_config = AutoConfig.from_pretrained(config.audio_model_id)
@@ -79,15 +76,12 @@ class ASRProcessor:
         Returns:
             `input_ids`, `attention_mask` (batch, tokens); `input_features` (batch, mels, frames) or `input_values`
             (batch, samples); `audio_attention_mask` (batch, frames or samples); `labels` (batch, tokens), -100 where
-            there is no loss: on the prompt and the padding.
-
-        Raises:
-            ValueError: a clip is longer than the encoder's window, or numbers of clips and texts differ.
+            there is no loss. ValueError: a clip exceeds the encoder's window, or there are more clips than texts.
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r} was asked for; only 'pt' is supported.")
         clips = list(audio) if is_batch(audio) else [audio]
-        waveforms = [clip if _ready(clip, sampling_rate) else load_audio(clip, sampling_rate) for clip in clips]
+        waveforms = [load_audio(clip, sampling_rate) for clip in clips]
         batch = self.features(waveforms)
         counts = [self.audio_token_count(len(waveform)) for waveform in waveforms]
         if text is None:
@@ -104,13 +98,9 @@ class ASRProcessor:
         """The encoder's window in samples at 16 kHz; longer audio must be split."""
         return self.adapter.max_samples
 
-    def feature_length(self, samples: int) -> int:
-        """Mel frames (or samples, for encoders of raw audio) of a clip, enough for one encoder frame."""
-        return self.adapter.feature_length(samples)
-
     def audio_token_count(self, samples: int) -> int:
         """Audio tokens that the language model sees for a clip of `samples`, at least 1."""
-        return self.tokens_of_features(self.feature_length(samples))
+        return self.tokens_of_features(self.adapter.feature_length(samples))
 
     def tokens_of_features(self, length: int) -> int:
         """Audio tokens of `length` mel frames (or samples, for encoders of raw audio)."""
@@ -118,19 +108,17 @@ class ASRProcessor:
 
     def features(self, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """Features and mask of 16 kHz waveforms, each computed alone, then padded together."""
-        for waveform in waveforms:
-            if self.max_samples is not None and len(waveform) > self.max_samples:
-                raise ValueError(
-                    f"A clip of {len(waveform) / SAMPLING_RATE:.1f} s exceeds the encoder's window of "
-                    f"{self.max_samples / SAMPLING_RATE:.0f} s; split it, or use transcribe(), which does."
-                )
+        seconds = max(map(len, waveforms)) / SAMPLING_RATE
+        if self.max_samples is not None and seconds > self.max_samples / SAMPLING_RATE:
+            window = f"the encoder's window of {self.max_samples / SAMPLING_RATE:.0f} s"
+            raise ValueError(f"A clip of {seconds:.1f} s exceeds {window}; split it, or use transcribe(), which does.")
         clips = [self._clip_features(waveform) for waveform in waveforms]
-        features = torch.zeros(len(clips), *clips[0].shape[:-1], max(clip.shape[-1] for clip in clips))
-        mask = torch.zeros(len(clips), features.shape[-1], dtype=torch.long)
-        for row, (waveform, clip) in enumerate(zip(waveforms, clips, strict=True)):
-            features[row, ..., : clip.shape[-1]] = clip
-            mask[row, : self.feature_length(len(waveform))] = 1
-        return {self.adapter.input_name: features, "audio_attention_mask": mask}
+        features = pad_sequence([clip.movedim(-1, 0) for clip in clips], batch_first=True).movedim(1, -1).contiguous()
+        lengths = torch.tensor([self.adapter.feature_length(len(waveform)) for waveform in waveforms])
+        return {
+            self.adapter.input_name: features,
+            "audio_attention_mask": length_mask(lengths, features.shape[-1]).long(),
+        }
 
     def _clip_features(self, waveform: np.ndarray) -> torch.Tensor:
         """(mels, frames) or (samples,) of one clip."""
@@ -138,23 +126,29 @@ class ASRProcessor:
         if self.adapter.whisper_mel:
             return log_mel(waveform, self._mel_filters, WINDOW_SAMPLES, full_window=self.adapter.window)
         values = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt")
-        return values[self.adapter.input_name][0].movedim(0, -1)[..., : self.feature_length(len(waveform))]
+        return values[self.adapter.input_name][0].movedim(0, -1)[..., : self.adapter.feature_length(len(waveform))]
 
     def prompts(self, audio_token_counts: Sequence[int]) -> dict[str, torch.Tensor]:
         """Generation prompts, left-padded: the text of each clip begins at the same column."""
-        before, after = self._prompt_parts
-        return self._pad([before + [self.audio_token_id] * count + after for count in audio_token_counts], left=True)
+        return self._padded([self._prompt(count) for count in audio_token_counts], "left")
 
     def _training_tokens(self, counts: Sequence[int], texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        before, after = self._prompt_parts
-        prompts = [before + [self.audio_token_id] * count + after for count in counts]
-        end = [self.tokenizer.eos_token_id]
+        prompts, end = [self._prompt(count) for count in counts], [self.tokenizer.eos_token_id]
         answers = [ids + end for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
-        batch = self._pad([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)], left=False)
-        labels = torch.full_like(batch["input_ids"], IGNORED_LABEL)
-        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
-        return {**batch, "labels": labels}
+        pairs = list(zip(prompts, answers, strict=True))
+        labels = [torch.tensor([IGNORED_LABEL] * len(prompt) + answer) for prompt, answer in pairs]
+        batch = self._padded([prompt + answer for prompt, answer in pairs], "right")
+        return {**batch, "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL)}
+
+    def _prompt(self, audio_tokens: int) -> list[int]:
+        before, after = self._prompt_parts
+        return before + [self.audio_token_id] * audio_tokens + after
+
+    def _padded(self, rows: list[list[int]], side: str) -> dict[str, torch.Tensor]:
+        ids = [torch.tensor(row) for row in rows]
+        masks = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True, padding_side=side)
+        padding = self.tokenizer.pad_token_id
+        return {"input_ids": pad_sequence(ids, True, padding, side), "attention_mask": masks}
 
     def batch_decode(self, ids, skip_special_tokens: bool = True) -> list[str]:
         """Token ids → texts, outer spaces stripped."""
@@ -174,31 +168,9 @@ class ASRProcessor:
         if self.tokenizer.chat_template is None:
             text = f"{self.tokenizer.bos_token or ''}{user}\n"
         else:
-            system = [{"role": "system", "content": self.config.system_prompt}] if self.config.system_prompt else []
-            text = self.tokenizer.apply_chat_template(
-                [*system, {"role": "user", "content": user}],
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=False,
-            )
+            turns = [("system", self.config.system_prompt), ("user", user)]
+            messages = [{"role": role, "content": content} for role, content in turns if content]
+            options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+            text = self.tokenizer.apply_chat_template(messages, **options)
         before, after = text.split(AUDIO_TOKEN)
         return tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
-
-    def _pad(self, rows: list[list[int]], left: bool) -> dict[str, torch.Tensor]:
-        size = max(len(row) for row in rows)
-        ids = torch.full((len(rows), size), self.tokenizer.pad_token_id, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for index, row in enumerate(rows):
-            span = slice(size - len(row), size) if left else slice(0, len(row))
-            ids[index, span] = torch.tensor(row)
-            mask[index, span] = 1
-        return {"input_ids": ids, "attention_mask": mask}
-
-
-def _ready(clip, sampling_rate: int | None) -> bool:
-    return (
-        isinstance(clip, np.ndarray)
-        and clip.ndim == 1
-        and clip.dtype == np.float32
-        and sampling_rate in (None, SAMPLING_RATE)
-    )
