@@ -52,7 +52,12 @@ def test_unheard_voices_and_sentences_are_read(model):
 
 
 def test_a_quarter_of_the_quickstart_trains_a_projector_from_random(tmp_path):
-    steps = ["training.max_steps=125", "training.eval_steps=null", "training.save_steps=null", "training.report_to=none"]
+    steps = [
+        "training.max_steps=125",
+        "training.eval_steps=null",
+        "training.save_steps=null",
+        "training.report_to=none",
+    ]
     result = train(compose(None, steps, output_dir=tmp_path))
     assert word_error_rate(ASRModel.from_pretrained(result.model), "test") <= 0.12
 
