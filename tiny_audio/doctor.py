@@ -23,7 +23,7 @@ GIB = 2**30  # bytes
 MIN_DISK_GIB = 10  # the default model's two parts and a few checkpoints
 MIN_MEMORY_GIB = 8  # the default model in fp32
 NETWORK_SECONDS = 2.0
-MAX_SELF_TEST_WER = 0.25
+MAX_SELF_TEST_WER = 0.1
 EXTRAS = {"train": "TensorBoard logs of a training", "wandb": "logging to Weights & Biases"}
 TOKENS = {
     "HF_TOKEN": "private or gated models and for publishing",
