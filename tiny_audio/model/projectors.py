@@ -211,7 +211,7 @@ def build_projector(config) -> nn.Module:
 
 def _can_join(file: Path) -> bool:
     """Whether a user's file may lie beside this one, as it does in a checkpoint (there it has been run already)."""
-    return file.stem.isidentifier() and not Path(__file__).with_name(file.name).exists()
+    return file.suffix == ".py" and file.stem.isidentifier() and not Path(__file__).with_name(file.name).exists()
 
 
 def export_projector(projector: nn.Module, folder: Path) -> str | None:
