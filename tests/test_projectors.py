@@ -367,7 +367,7 @@ def test_code_of_a_hub_checkpoint_does_not_run_unasked(tmp_path, monkeypatch):
         build_projector(config)
 
 
-@pytest.mark.parametrize("name", ["config.py", "my-projector.py"])
+@pytest.mark.parametrize("name", ["config.py", "my-projector.py", "my_projector.txt"])
 def test_a_file_that_could_not_lie_in_a_checkpoint_is_refused(name, tmp_path):
     (tmp_path / name).write_text("raise AssertionError('this ran')")
     with pytest.raises(ValueError, match="cannot lie beside .* like my_projector.py"):

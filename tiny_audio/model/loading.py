@@ -153,7 +153,8 @@ def save_checkpoint(model: nn.Module, folder: Path, sources: tuple[tuple[str, st
     model.processor.save_pretrained(folder)
     _export_code(folder)
     export_plugin(model.encoder, "encoders.py", folder)
-    model.config.projector_file = export_plugin(model.projector, "projectors.py", folder)
+    projector_file = export_plugin(model.projector, "projectors.py", folder)
+    model.config.projector_file = model.config.projector_file and projector_file  # shipped ones go by their type
     model.config.auto_map, model.config.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

@@ -15,7 +15,7 @@ _ABSOLUTE_IMPORT = re.compile(r"(?m)^from tiny_audio(?:\.model)?(?:\.(\w+))? imp
 def run_plugin(file: Path) -> None:
     """Run a file as a module of this package: the copy in a checkpoint imports its siblings. ValueError: a bad name."""
     name = f"{__package__}.{file.stem}"
-    if not file.stem.isidentifier() or (HERE / file.name).exists():
+    if file.suffix != ".py" or not file.stem.isidentifier() or (HERE / file.name).exists():
         raise ValueError(f"{file} cannot lie beside the model's own files; give it another name, like my_projector.py.")
     spec = importlib.util.spec_from_file_location(name, file)
     sys.modules[name] = module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
