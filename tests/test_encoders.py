@@ -349,6 +349,7 @@ def test_attention_is_the_one_asked_for_where_the_encoder_has_it(name, wanted, u
 
 
 @pytest.mark.parametrize("name", MASKED)
-def test_audio_without_a_window_is_not_cut(name, model):
+def test_training_clips_may_have_any_length_and_recordings_are_still_read_in_windows(name, model):
+    assert [len(window.waveform) <= 480_000 for window in model(name).windows(noise(70 * 16_000))] == [True] * 3
     assert model(name).processor.max_samples is None
     assert adapter_for(model(name).config.audio_config).max_samples is None

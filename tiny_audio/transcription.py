@@ -150,14 +150,11 @@ def transcribe_files(
 
 def _pieces(model: "ASRModel", files: Iterable[AudioFile]) -> "Iterator[tuple[int, Window | str | None]]":
     """(index of the file, window); after the last window of a file (index, None), or (index, why it broke off)."""
-    from tiny_audio.model.audio import stream_audio
-    from tiny_audio.model.segment import split_windows
-
     for index, file in enumerate(files):
         error = file.error
         try:
             if error is None:
-                for window in split_windows(stream_audio(file.source), model.processor.max_samples):
+                for window in model.windows(file.source):
                     yield index, window
         except (OSError, ValueError) as broken:
             error = str(broken)

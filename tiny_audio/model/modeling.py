@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 
 from .audio import SAMPLING_RATE, AudioSource, is_batch, stream_audio
 from .config import ASRConfig
-from .encoders import EncoderAdapter, build_encoder, length_mask
+from .encoders import WINDOW_SAMPLES, EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
 from .processor import IGNORED_LABEL, ASRProcessor
 from .projectors import RMSNorm, build_projector
@@ -280,7 +280,7 @@ class ASRModel(PreTrainedModel):
         self, clips: Iterable[AudioSource], batch_size: int = 8, max_samples: int | None = None, **generation
     ) -> Iterator[str]:
         """The text of each clip as soon as it is whole; windows, of `max_samples` at most, share batches across clips."""
-        windows = ((index, window) for index, clip in enumerate(clips) for window in self._windows(clip, max_samples))
+        windows = ((index, window) for index, clip in enumerate(clips) for window in self.windows(clip, max_samples))
         for _, parts in groupby(self._decoded(windows, batch_size, generation), key=itemgetter(0)):
             yield " ".join(text for _, text in parts if text)
 
@@ -292,7 +292,7 @@ class ASRModel(PreTrainedModel):
     def stream_transcribe(self, audio: AudioSource, **generation) -> Iterator[str]:
         """One recording as pieces of text while they are decoded."""
         separator = ""
-        for window in self._windows(audio):
+        for window in self.windows(audio):
             if is_silent(window.waveform):
                 continue
             inputs = self.processor(window.waveform)
@@ -302,9 +302,10 @@ class ASRModel(PreTrainedModel):
                 separator = ""
             separator = " "
 
-    def _windows(self, audio: AudioSource, max_samples: int | None = None) -> Iterator[Window]:
-        limits = {max_samples, self.processor.max_samples} - {None}
-        return split_windows(stream_audio(audio), min(limits, default=None))
+    def windows(self, audio: AudioSource, max_samples: int | None = None) -> Iterator[Window]:
+        """A recording in the windows that are decoded: the encoder's, or 30 s; `max_samples` makes them shorter."""
+        limits = [limit for limit in (max_samples, self.processor.max_samples or WINDOW_SAMPLES) if limit]
+        return split_windows(stream_audio(audio), min(limits))
 
     @torch.no_grad()
     def texts(self, waveforms: list[np.ndarray], generation: dict) -> list[str]:

@@ -23,9 +23,7 @@ def is_silent(waveform: np.ndarray) -> bool:
     return float(np.abs(waveform).max(initial=0.0)) < DIGITAL_SILENCE
 
 
-def split_windows(
-    blocks: Iterable[np.ndarray], max_samples: int | None, sampling_rate: int = 16_000
-) -> Iterator[Window]:
+def split_windows(blocks: Iterable[np.ndarray], max_samples: int, sampling_rate: int = 16_000) -> Iterator[Window]:
     """Cut a stream of blocks into consecutive windows of at most `max_samples`, each cut in a quiet place.
 
     The windows joined are the input, sample for sample. At most a window and a block are held at a time.
@@ -33,7 +31,7 @@ def split_windows(
     held, start = np.zeros(0, np.float32), 0
     for block in blocks:
         held = np.concatenate([held, block]) if len(held) else block
-        while max_samples is not None and len(held) > max_samples:
+        while len(held) > max_samples:
             cut = quietest_cut(held[:max_samples], sampling_rate)
             yield Window(held[:cut], start)
             held, start = held[cut:], start + cut
