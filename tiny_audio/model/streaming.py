@@ -10,6 +10,8 @@ from transformers import StoppingCriteriaList, TextIteratorStreamer
 class _Pieces(TextIteratorStreamer):
     """Hands over every new character; transformers' own waits for a space, which not every language has."""
 
+    print_len: int
+
     def put(self, value):
         self.token_cache += (
             value.flatten().tolist()
