@@ -109,11 +109,13 @@ def scales(clips: int = 8) -> str:
 
     corpus = open_corpus(DataConfig(path="quickstart"), "validation", max_samples=clips)
     waveforms = [load_row(row).waveform for row in corpus.rows]
+    others = [load_row(row).waveform for row in open_corpus(DataConfig(), "train", max_samples=clips).rows]
     lines = []
     for kind, overrides in KINDS.items():
         torch.manual_seed(0)
         model = build_model(compose("quickstart", overrides).model).eval()
-        inputs = model.processor(waveforms)
+        measured_by, inputs = model.processor(others), model.processor(waveforms)
+        model.match_embedding_scale(lambda by=measured_by: (by["input_features"], by["audio_attention_mask"]))
         with torch.no_grad():
             audio, counts = model.encode_audio(inputs["input_features"], inputs["audio_attention_mask"])
         tokens = torch.cat([row[:count] for row, count in zip(audio, counts.tolist(), strict=True)])

@@ -116,7 +116,9 @@ def test_the_placeholder_is_never_said(asr):
         embeddings = asr.embed(batch["input_ids"], batch["input_features"], batch["audio_attention_mask"])
         before = head[placeholder].clone()
         head[placeholder] = 1000 * asr.language_model.get_decoder()(inputs_embeds=embeddings).last_hidden_state[0, -1]
-        said, masked = (asr.generate(**batch, max_new_tokens=1, **options) for options in ({"suppress_tokens": None}, {}))
+        said, masked = (
+            asr.generate(**batch, max_new_tokens=1, **options) for options in ({"suppress_tokens": None}, {})
+        )
         head[placeholder] = before
     assert said.tolist() == [[placeholder]] and masked.tolist() != said.tolist()
 

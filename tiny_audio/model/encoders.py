@@ -179,7 +179,7 @@ def load_encoder(path: str, padding: str, layer: int | str = -1, **load_kwargs) 
     config = AutoConfig.from_pretrained(path, **where)
     adapter, model_class = adapter_for(config), _model_class(config)
     attention = {"sdpa": model_class._supports_sdpa, "flash_attention_2": model_class._supports_flash_attn}
-    if not attention.get(load_kwargs.get("attn_implementation"), True):
+    if not attention.get(load_kwargs.get("attn_implementation", ""), True):
         del load_kwargs["attn_implementation"]  # the language model's wish, which this encoder cannot follow
     with quiet_transformers():  # it lists the larger checkpoint's other tensors; what matters is checked below
         load_kwargs |= {"config": adapter.encoder_config(config), "key_mapping": {adapter.prefix: ""}}

@@ -1,7 +1,7 @@
 """ASRModel: a frozen audio encoder, a trained projector and a language model, joined into one speech recogniser."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .audio import SAMPLING_RATE, AudioSource, is_batch, stream_audio
+from .audio import AudioSource, is_batch, stream_audio
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
@@ -58,10 +58,8 @@ class ASRModel(PreTrainedModel):
         processor: ASRProcessor | None = None,
     ):
         super().__init__(config)
-        if encoder is None:
-            encoder = build_encoder(config.audio_config, config.encoder_padding, config.encoder_layer)
-        if language_model is None:
-            language_model = AutoModelForCausalLM.from_config(config.text_config)
+        encoder = encoder or build_encoder(config.audio_config, config.encoder_padding, config.encoder_layer)
+        language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
         self.encoder, self.language_model = encoder, language_model
         self.projector = build_projector(config)
@@ -124,21 +122,24 @@ class ASRModel(PreTrainedModel):
         save_checkpoint(self, Path(save_directory), self._sources)
 
     @torch.no_grad()
-    def match_embedding_scale(self) -> None:
+    def match_embedding_scale(self, speech: Callable[[], Iterable[torch.Tensor]] | None = None) -> None:
         """Start the projected audio at the RMS of the token embeddings: further off, training takes long to take off.
 
-        The projector's last layer is scaled; if it is no norm, by what it makes of random frames as large as the encoder's.
+        The last layer is scaled; if it is no norm, by what it makes of speech (features and mask), or of random frames.
         """
         *_, last = (module for module in self.projector.modules() if module._parameters)
-        factor = _rms(self.language_model.get_input_embeddings().weight)
-        if not isinstance(last, RMSNorm):
-            weight, random = next(self.projector.parameters()), torch.Generator().manual_seed(0)
-            inputs = self.processor(0.1 * torch.randn(SAMPLING_RATE, generator=random).numpy()).to(weight.device)
-            frames, _ = self.encoder(inputs[self.encoder.input_name], inputs["audio_attention_mask"].sum(-1))
-            frames = torch.randn(1, 240, frames.shape[-1], generator=random).to(weight) * _rms(frames).to(weight)
-            factor = factor.to(weight.device) / _rms(self.projector(frames))
+        wanted, weight = _rms(self.language_model.get_input_embeddings().weight), next(self.projector.parameters())
+        if isinstance(last, RMSNorm):
+            made = last.weight
+        elif speech is not None:
+            embeddings, counts = self.encode_audio(*(tensor.to(weight.device) for tensor in speech()))
+            made = embeddings[length_mask(counts, embeddings.shape[1])]
+        else:
+            frames = torch.randn(1, 240, self.encoder.dim, generator=torch.Generator().manual_seed(0))
+            made = self.projector(frames.to(weight))
+        factor = wanted.to(weight.device) / _rms(made)
         for parameter in last.parameters() if factor.isfinite() else ():
-            parameter.mul_(factor.to(parameter.device))
+            parameter.mul_(factor)
 
     def freeze(self) -> None:
         """Let only the trained parts have gradients."""

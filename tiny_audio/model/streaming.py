@@ -10,15 +10,13 @@ from transformers import StoppingCriteriaList, TextIteratorStreamer
 class _Pieces(TextIteratorStreamer):
     """Hands over every new character; transformers' own waits for a space, which not every language has."""
 
-    print_len: int
-
     def put(self, value):
         self.token_cache += (
             value.flatten().tolist()
         )  # the first call hands over the prompt's ids: none, with embeddings
         ready = self.tokenizer.decode(self.token_cache).removesuffix("�")  # half a character waits for its other bytes
-        self.text_queue.put(ready[self.print_len :])
-        self.print_len = max(self.print_len, len(ready))
+        self.text_queue.put(ready[self.print_len :])  # type: ignore[has-type]
+        self.print_len = max(self.print_len, len(ready))  # type: ignore[has-type]
 
 
 def stream_text(generate: Callable, decoder) -> Iterator[str]:

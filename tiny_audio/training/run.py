@@ -82,6 +82,8 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     feed: Feed = StreamFeed(settings, window) if corpus is None else ClipFeed(corpus, settings, window)
     check_unfinished(checkpoint, feed.steps)
     validation = Validation(settings.data, processor, settings.training.batch_seconds)
+    if settings.model.pretrained is None and checkpoint is None:
+        model.match_embedding_scale(validation.speech)
     announce(model, feed, validation, folder)
     begin(settings, folder, feed)
     started = time.monotonic()

@@ -77,6 +77,11 @@ class Validation:
         scores = score(references, hypotheses, get_normalizer(NORMALIZER))
         return Measured(loss / tokens, scores.wer, len(references))
 
+    def speech(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and mask of one batch."""
+        batch = next(self._batches())
+        return batch[self.processor.adapter.input_name], batch["audio_attention_mask"]
+
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
         for indices in self.order:
             rows = [self.rows[index] for index in indices]
