@@ -141,5 +141,5 @@ def test_the_command_line_prints_one_line():
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "Error: Unknown experiment 'transcriptoin'; known: hubert_smollm3, moe, mosa, qformer, quickstart, swiglu, transcription. Did you mean transcription?"
+        "Error: Unknown experiment 'transcriptoin'; known: embedded, hubert_smollm3, moe, mosa, qformer, quickstart, swiglu, transcription. Did you mean transcription?"
     ]

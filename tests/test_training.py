@@ -118,6 +118,10 @@ WEIGHTS = {
     "seed": ["training.seed=1"],
     "data.seed": ["data.seed=1"],
     "dtype": ["training.dtype=bf16"],
+    "label_smoothing": ["training.label_smoothing=0.5"],
+    "audio_token_dropout": ["training.audio_token_dropout=0.5"],
+    "time_masks": ["training.time_masks=2"],
+    "frequency_masks": ["training.frequency_masks=2"],
     "encoder_padding": ["model.encoder_padding=window"],
     "system_prompt": ["model.system_prompt=listen"],
 }
@@ -217,6 +221,21 @@ def test_a_fine_tuned_language_model_is_trained_and_saved(settings_of, tmp_path)
     changed = {name for name, tensor in weights_of(tmp_path).items() if not torch.equal(tensor, before[name])}
     assert any(name.startswith("language_model.") for name in changed)
     assert not any(name.startswith("projector.norm") for name in changed)
+
+
+def test_the_language_model_may_have_a_learning_rate_of_its_own(settings_of, tmp_path):
+    both = ("model.freeze_language_model=false", "training.weight_decay=0", "training.warmup_steps=0")
+    train(settings_of(tmp_path / "slow", *both, "training.language_model_learning_rate=0"))
+    train(settings_of(tmp_path / "same", *both))
+    slow, same = (weights_of(tmp_path / name) for name in ("slow", "same"))
+    moved = {name.split(".")[0] for name in same if not torch.equal(slow[name], same[name])}
+    assert "language_model" in moved
+    state = torch.load(tmp_path / "slow" / "checkpoint-3" / "optimizer.pt", weights_only=True)
+    assert sorted({group["initial_lr"] for group in state["param_groups"]}) == [0, compose().training.learning_rate]
+    over = ("training.max_steps=4", "training.language_model_learning_rate=1e-4", "training.lr_scheduler=constant")
+    train(settings_of(tmp_path / "slow", *both, *over), resume="auto")
+    state = torch.load(tmp_path / "slow" / "checkpoint-4" / "optimizer.pt", weights_only=True)
+    assert sorted({group["lr"] for group in state["param_groups"]}) == [1e-4, compose().training.learning_rate]
 
 
 def test_overfits_ten_clips_with_the_language_model(settings_of, tmp_path):

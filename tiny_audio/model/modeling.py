@@ -47,8 +47,8 @@ class ASRModel(PreTrainedModel):
 
     config_class = ASRConfig
     main_input_name = "input_features"
-    _supports_sdpa = True
-    _supports_flash_attn = True
+    _supports_sdpa = _supports_flash_attn = True
+    label_smoothing = 0.0  # in training only
 
     def __init__(
         self,
@@ -208,10 +208,10 @@ class ASRModel(PreTrainedModel):
             return ASROutput(logits=output.logits)
         decoder = self.language_model.get_decoder()
         hidden = decoder(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        targets = labels[:, 1:]
-        wanted = targets != IGNORED_LABEL
+        wanted = (targets := labels[:, 1:]) != IGNORED_LABEL
         logits = self.language_model.get_output_embeddings()(hidden[:, :-1][wanted])
-        loss = F.cross_entropy(logits.float(), targets[wanted])
+        smoothing = self.label_smoothing if self.training else 0.0
+        loss = F.cross_entropy(logits.float(), targets[wanted], label_smoothing=smoothing)
         auxiliary = self.projector.__dict__.pop("auxiliary_loss", None)
         if auxiliary is not None:
             loss = loss + self.config.router_aux_loss_coef * auxiliary

@@ -96,6 +96,9 @@ class TrainingSettings:
     max_steps: int | None = _option(400, "Optimizer steps; with num_epochs set as well, whichever ends first.")
     num_epochs: float | None = _option(None, "Passes over the data; with max_steps set as well, whichever ends first.")
     learning_rate: float = _option(1e-3, "Peak learning rate of AdamW.")
+    language_model_learning_rate: float | None = _option(
+        None, "Peak learning rate of a language model that is trained too; null for learning_rate."
+    )
     lr_scheduler: str = _option("cosine", "After the warm-up: `cosine` or `linear` down to 0, or `constant`.")
     warmup_steps: int = _option(0, "Steps over which the learning rate rises from 0.")
     weight_decay: float = _option(0.01, "AdamW's weight decay, on matrices only: not on norms and biases.")
@@ -105,6 +108,12 @@ class TrainingSettings:
         1, "Batches that make one optimizer step, weighted by their label tokens."
     )
     max_grad_norm: float = _option(1.0, "Gradients longer than this are scaled down to it; 0 for never.")
+    label_smoothing: float = _option(0.0, "Share of the target's probability that is spread over all tokens.")
+    audio_token_dropout: float = _option(0.0, "Probability with which an audio token is left out (becomes zeros).")
+    time_masks: int = _option(0, "SpecAugment: stripes of log-mel frames that are hidden in each clip.")
+    time_mask_frames: int = _option(100, "SpecAugment: widest such stripe, in frames; never over a fifth of the clip.")
+    frequency_masks: int = _option(0, "SpecAugment: stripes of mel bands that are hidden in each clip.")
+    frequency_mask_bands: int = _option(27, "SpecAugment: widest such stripe, in bands.")
     dtype: str = _option("fp32", "Computing precision: fp32, or mixed precision in bf16 or fp16 (a GPU).")
     gradient_checkpointing: bool = _option(False, "Recompute the language model's layers instead of keeping them.")
     seed: int = _option(0, "Seed of the new weights and of dropout; data.seed is that of the order of the clips.")
@@ -123,8 +132,14 @@ class TrainingSettings:
             _at_least(f"training.{name}", getattr(self, name), 1)
         for name in ("save_steps", "save_total_limit"):
             _at_least(f"training.{name}", getattr(self, name), 1)
-        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "num_workers", "learning_rate"):
+        for name in (
+            "warmup_steps", "weight_decay", "max_grad_norm", "num_workers", "learning_rate",
+            "language_model_learning_rate", "time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bands",
+        ):  # fmt: skip
             _at_least(f"training.{name}", getattr(self, name), 0)
+        for name in ("label_smoothing", "audio_token_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TinyAudioError(f"training.{name} is {getattr(self, name)}; expected 0 to less than 1.")
         for name in ("batch_seconds", "num_epochs"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise TinyAudioError(f"training.{name} is {getattr(self, name)}; expected more than 0.")

@@ -18,6 +18,7 @@ from tiny_audio.model.loading import load_trained_tensors
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import IGNORED_LABEL
 
+from .augment import drop_audio_tokens, spec_augment
 from .checkpoints import BEST, LOG_FILE, STATE_FILE, rotate, step_of, truncate_log, write_whole
 from .feed import Feed
 from .schema import Settings, TrainingSettings
@@ -55,6 +56,10 @@ class SpeechTrainer(Trainer):
         self.meter = Meter()
         self._auxiliary: list[torch.Tensor] = []  # a batch each, since the last entry of the log
         self.start_step = 0
+        self.settings = settings.training
+        model.label_smoothing = self.settings.label_smoothing
+        if self.settings.audio_token_dropout:
+            drop_audio_tokens(model.projector, self.settings.audio_token_dropout)
         arguments = training_arguments(settings.training, folder, feed.steps)
         super().__init__(
             model=model, args=arguments, train_dataset=feed.dataset, eval_dataset=validation, callbacks=callbacks
@@ -97,6 +102,9 @@ class SpeechTrainer(Trainer):
         """Mean over the label tokens of the whole step, however they are spread over its batches."""
         for layer in self._checkpointed:
             layer.training = True  # frozen layers are in inference mode, in which they would keep their activations
+        if "input_features" in inputs and self.settings.time_masks + self.settings.frequency_masks:
+            features = spec_augment(inputs["input_features"], inputs["audio_attention_mask"], self.settings)
+            inputs = {**inputs, "input_features": features}
         outputs = model(**inputs)
         loss = outputs.loss * outputs.num_label_tokens / num_items_in_batch
         if outputs.auxiliary_loss is not None:
@@ -109,6 +117,24 @@ class SpeechTrainer(Trainer):
         bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
         self._first_bad_step = torch.where(bad, self.state.global_step + 1, self._first_bad_step)
         return loss
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The Trainer's, its groups split where the language model has a learning rate of its own."""
+        optimizer = super().create_optimizer(model)
+        language = set(map(id, self.model.language_model.parameters()))
+        rates = {False: self.settings.learning_rate, True: self.language_model_rate}
+        optimizer.param_groups[:] = [
+            {**group, "params": members, "lr": rate, "initial_lr": rate}
+            for group in optimizer.param_groups
+            for of_language_model, rate in rates.items()
+            if (members := [p for p in group["params"] if (id(p) in language) is of_language_model])
+        ]
+        return optimizer
+
+    @property
+    def language_model_rate(self) -> float:
+        own = self.settings.language_model_learning_rate
+        return self.settings.learning_rate if own is None else own
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
@@ -184,13 +210,14 @@ class SpeechTrainer(Trainer):
         return started
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Of a resumed run, learning rate and weight decay are those of the settings, not those it began with."""
+        """Of a resumed run, learning rates and weight decay are those of the settings, not those it began with."""
+        scheduler: Any = self.lr_scheduler
+        rates = [group["initial_lr"] for group in self.optimizer.param_groups]
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        rate, scheduler = self.args.learning_rate, self.lr_scheduler
-        scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
-        for group, factor in zip(self.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+        scheduler.base_lrs = rates
+        for group, rate, factor in zip(self.optimizer.param_groups, rates, scheduler.lr_lambdas, strict=True):
             decay = self.args.weight_decay if group["weight_decay"] else 0.0
             group.update(initial_lr=rate, lr=rate * factor(scheduler.last_epoch), weight_decay=decay)
         scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]

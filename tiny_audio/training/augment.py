@@ -1,0 +1,45 @@
+"""What makes training harder on purpose: SpecAugment on log-mel, and audio tokens left out. Never in validation."""
+
+import torch
+from torch import nn
+
+from .schema import TrainingSettings
+
+
+def spec_augment(features: torch.Tensor, mask: torch.Tensor, settings: TrainingSettings) -> torch.Tensor:
+    """SpecAugment (arXiv 1904.08779) without time warping: stripes of frames and of bands take the clip's mean.
+
+    Args:
+        features: (batch, mels, frames) log-mel.
+        mask: (batch, frames), 1 on the clip; stripes lie inside it, and none is wider than a fifth of it.
+    """
+    own = mask.sum(-1)
+    means = (features * mask[:, None]).sum((1, 2)) / (own * features.shape[1])
+    widest = (own // 5).clamp(max=settings.time_mask_frames)
+    frames = _stripes(settings.time_masks, widest, own, features.shape[2])
+    bands = torch.full_like(own, features.shape[1])
+    widest = bands.clamp(max=settings.frequency_mask_bands)
+    hidden = frames[:, None] | _stripes(settings.frequency_masks, widest, bands, features.shape[1])[..., None]
+    return torch.where(hidden & mask[:, None].bool(), means[:, None, None].to(features.dtype), features)
+
+
+def _stripes(count: int, widest: torch.Tensor, length: torch.Tensor, size: int) -> torch.Tensor:
+    """(batch, size) bool: `count` stripes a row, up to `widest` (batch,) wide, inside its `length` (batch,)."""
+    if count == 0:
+        return torch.zeros(len(length), size, dtype=torch.bool, device=length.device)
+    width = torch.rand(len(length), count, device=length.device) * (widest[:, None] + 1)
+    width = width.long().minimum(widest[:, None])
+    start = (torch.rand(len(length), count, device=length.device) * (length[:, None] - width + 1)).long()
+    places = torch.arange(size, device=length.device)
+    return ((places >= start[..., None]) & (places < (start + width)[..., None])).any(1)
+
+
+def drop_audio_tokens(projector: nn.Module, share: float) -> None:
+    """From now on, in training, each audio token becomes zeros with this probability."""
+
+    def leave_out(module: nn.Module, inputs: tuple, tokens: torch.Tensor) -> torch.Tensor:
+        if not module.training:
+            return tokens
+        return tokens * (torch.rand(tokens.shape[:2], device=tokens.device) >= share)[..., None]
+
+    projector.register_forward_hook(leave_out)
