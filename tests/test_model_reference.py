@@ -12,6 +12,7 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from tiny_audio import ASRConfig, ASRModel
 from tiny_audio.model.audio import load_audio, log_mel
 from tiny_audio.model.encoders import ENCODER_ADAPTERS, adapter_for, load_encoder
 
@@ -66,6 +67,26 @@ def test_glm_padding_changes_nothing(glm_asr):
         torch.testing.assert_close(frames[row, : counts[row]], reference, atol=1e-4, rtol=0)
     unmasked = model.model.audio_tower(batch).last_hidden_state
     assert (unmasked[0, : counts[0]] - frames[0, : counts[0]]).abs().max() > 0.1  # theirs does see the padding
+
+
+@pytest.mark.parametrize("frames", [80, 304, 800])  # multiples of 8: theirs pads nothing there
+def test_whole_model_logits_equal_glm_asr(glm_asr, frames):
+    model, _ = glm_asr
+    config = ASRConfig(
+        audio_config=model.config.audio_config, text_config=model.config.text_config, audio_token_id=5,
+        projector_variant="glm", projector_hidden_dim=2 * 32,
+    )  # fmt: skip
+    ours = ASRModel(config).eval()
+    ours.encoder.encoder.load_state_dict(model.model.audio_tower.state_dict())
+    ours.projector.load_state_dict(model.model.multi_modal_projector.state_dict())
+    ours.language_model.model.load_state_dict(model.model.language_model.state_dict())
+    ours.language_model.lm_head.load_state_dict(model.lm_head.state_dict())
+    features, mask = torch.randn(2, 128, frames), torch.ones(2, frames, dtype=torch.long)
+    ids = torch.cat([torch.randint(6, 64, (2, 3)), torch.full((2, frames // 8), 5), torch.randint(6, 64, (2, 9))], 1)
+    with torch.no_grad():
+        logits = ours(input_ids=ids, input_features=features, audio_attention_mask=mask).logits
+        reference = model(input_ids=ids, input_features=features, input_features_mask=mask).logits
+    torch.testing.assert_close(logits, reference, atol=1e-4, rtol=0)
 
 
 def test_glm_eager_and_sdpa_agree(glm_asr):

@@ -25,8 +25,11 @@ def train(
     config_dir: Annotated[Path | None, typer.Option(help="A folder with configs of your own.")] = None,
 ) -> None:
     """Train a recogniser: settings of an experiment, your data, and KEY=VALUE for everything else."""
+    import logging
+
     from tiny_audio.training.config import compose
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # when imported it tells of kernels nobody asked for
     settings = compose(experiment, overrides or (), data=data, config_dir=config_dir, output_dir=output_dir)
     if dry_run:
         from tiny_audio.training.plan import show_plan
