@@ -51,7 +51,7 @@ class Skipped:
 
     def summary(self, examples: int = 3) -> str:
         """One line: counts, reasons and a few ids."""
-        of_total = f" of {self.total}" if self.total else ""
+        of_total = f" of {self.total:,}" if self.total else ""
         if not self._entries:
             return f"no clip{of_total} skipped"
         reasons = (f"{count} {reason} ({self._some_ids(reason, examples)})" for reason, count in self.counts.items())

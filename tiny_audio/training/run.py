@@ -53,7 +53,7 @@ class TrainResult:
         lines = (
             f"Trained {self.steps} steps ({self.epochs:.1f} epochs) in {minutes} min {seconds} s.",
             f"Loss {self.loss:.3f}, validation WER {per_cent(self.wer)}, best {per_cent(self.best_wer)}.",
-            f"Skipped: {self.skipped.summary()}.",
+            f"Data: {self.skipped.summary()}.",
             f"Best model: {self.model}",
             "Next:",
             *(f"  {command}" for command in self.next_commands),

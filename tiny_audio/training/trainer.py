@@ -281,7 +281,7 @@ def training_arguments(settings: TrainingSettings, folder: Path, steps: int) -> 
         fp16=settings.dtype == "fp16",
         use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         seed=settings.seed,
-        logging_steps=settings.logging_steps,
+        logging_steps=min(settings.logging_steps, steps),  # the shortest run has a loss too
         logging_nan_inf_filter=False,
         eval_strategy="steps",
         eval_steps=settings.eval_steps or NEVER,
