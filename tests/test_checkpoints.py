@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig
 
-from tiny_audio import ASRConfig, ASRModel, ASRProcessor
+from tiny_audio import ASRConfig, ASRModel, ASRProcessor, embedded
+from tiny_audio.cli.main import run
 
 CLIP = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
 
@@ -102,6 +103,33 @@ def test_tensors_that_do_not_fit_are_named(checkpoint, change, message):
     save_file(tensors, checkpoint / "model.safetensors")
     with pytest.raises(ValueError, match=message):
         ASRModel.from_pretrained(checkpoint)
+
+
+def truncated(file):
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+DAMAGE = {
+    "config cut": lambda folder: (folder / "config.json").write_text('{"a":'),
+    "config a list": lambda folder: (folder / "config.json").write_text("[]"),
+    "weights cut": lambda folder: truncated(folder / "model.safetensors"),
+    "weights empty": lambda folder: (folder / "model.safetensors").write_bytes(b""),
+    "weights gone": lambda folder: (folder / "model.safetensors").unlink(),
+    "decoder cut": lambda folder: truncated(folder / "decoder" / "model.safetensors"),
+    "encoder cut": lambda folder: truncated(folder / "encoder" / "model.safetensors"),
+    "tokenizer gone": lambda folder: [file.unlink() for file in folder.rglob("tokenizer*")],
+}
+
+
+@pytest.mark.parametrize("command", [["transcribe", "-m"], ["eval", "-n", "1", "-m"]], ids=["transcribe", "eval"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_checkpoint_is_one_line(damage, command, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    damage(checkpoint)
+    files = [str(next(embedded("clips").glob("*.ogg")))] if command[0] == "transcribe" else []
+    assert run([*command, str(checkpoint), *files]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error")]
+    assert str(checkpoint) in line
 
 
 def test_a_missing_weights_file_is_an_error(checkpoint):

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tiny_audio import ASRModel
+from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model, part_sizes
@@ -298,6 +299,25 @@ def test_a_resumed_run_follows_the_settings_of_now(settings_of, baseline, tmp_pa
     assert len(log_of(tmp_path / "run", "eval_wer")) == 1 + 3
     state = torch.load(tmp_path / "run" / "checkpoint-6" / "optimizer.pt", weights_only=True)
     assert [group["weight_decay"] for group in state["param_groups"]] == [0.5, 0.0]
+
+
+def test_a_run_goes_on_with_its_own_settings(settings_of, baseline, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "outputs" / "quickstart-20260101-000000"
+    shutil.copytree(baseline.folder, folder)
+    assert run(["train", "--resume", "auto", "training.max_steps=5", "training.save_steps=1"]) == 0
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-4", "checkpoint-5"]
+    assert run(["train", "--resume", str(folder / "checkpoint-4"), "training.max_steps=6"]) == 0
+    assert "left-behind-checkpoint-5" in capsys.readouterr().err
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-5", "checkpoint-6"]
+    assert run(["train", "--resume", str(folder), "model=nano"]) == 1
+    assert "A resumed run has its own settings; leave out 'nano'" in capsys.readouterr().err
+
+
+def test_the_log_of_a_run_without_a_checkpoint_is_not_kept(settings_of, tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 99.0}\n')
+    train(settings_of(tmp_path))
+    assert len(log_of(tmp_path, "loss")) == 3
 
 
 def test_resume_auto_takes_the_newest_run_that_has_a_checkpoint(tmp_path):

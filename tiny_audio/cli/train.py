@@ -30,7 +30,13 @@ def train(
     from tiny_audio.training.config import compose
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # when imported it tells of kernels nobody asked for
-    settings = compose(experiment, overrides or (), data=data, config_dir=config_dir, output_dir=output_dir)
+    if resume is not None and experiment is None:
+        from tiny_audio.training.run import settings_to_resume
+
+        settings, checkpoint = settings_to_resume(resume, overrides or (), data=data, output_dir=output_dir)
+        resume = str(checkpoint)
+    else:
+        settings = compose(experiment, overrides or (), data=data, config_dir=config_dir, output_dir=output_dir)
     if dry_run:
         from tiny_audio.training.plan import show_plan
 

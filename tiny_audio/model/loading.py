@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig
@@ -92,24 +93,21 @@ def _load_language_model(location: tuple[str, str], options: dict) -> nn.Module:
 
 @contextmanager
 def explained(path: str, what: str):
-    """Turns transformers' paragraph about a missing repository or network into one sentence."""
+    """Turns others' paragraphs about a damaged folder, or a missing repository or network, into one sentence."""
     try:
         yield
-    except OSError as error:
-        if os.path.isdir(path):
-            raise
-        reason = " (no network)" if any(word in str(error).lower() for word in ("offline", "connect")) else ""
-        raise OSError(
-            f"{path} could not be loaded as {what}: it is no folder here and was not found on the Hub{reason}. "
-            "Check the name, your network, or HF_TOKEN for a private one."
-        ) from error
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        found = "it is no folder here and was not found on the Hub. Check the name, your network, or HF_TOKEN"
+        found = str(error).strip().splitlines()[0].rstrip(".") if os.path.isdir(path) else found
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        raise kind(f"{path} could not be loaded as {what}: {found}.") from error
 
 
 def load_trained_tensors(model: nn.Module, path: str, subfolder: str = "", **hub_kwargs) -> None:
     """Load `model.safetensors` into the trained parts. ValueError names tensors missing, unexpected, or of another shape."""
     with explained(path, "a checkpoint"):
         file = cached_file(path, WEIGHTS_FILE, subfolder=subfolder, **hub_kwargs)
-    tensors, expected = load_file(file), trained_parameters(model)
+        tensors, expected = load_file(file), trained_parameters(model)
     problems = [
         *(f"missing {name}" for name in sorted(expected.keys() - tensors.keys())),
         *(f"unexpected {name}" for name in sorted(tensors.keys() - expected.keys())),

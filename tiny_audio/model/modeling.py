@@ -104,7 +104,9 @@ class ASRModel(PreTrainedModel):
         encoder, language_model, *sources = load_parts(config, options, checkpoint, subfolder)
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
         home = sources if checkpoint is None else [(checkpoint, subfolder)] * 2
-        model = cls(config, encoder, language_model, ASRProcessor.from_parts(config, *home, **hub_options(options)))
+        with explained(home[1][0], "a model's tokenizer and feature extractor"):
+            processor = ASRProcessor.from_parts(config, *home, **hub_options(options))
+        model = cls(config, encoder, language_model, processor)
         model._sources = tuple(sources)
         model.projector.to(encoder.encoder.dtype)
         if "device_map" in options:

@@ -16,6 +16,10 @@ class QFormerProjector(Projector):
     def __init__(self, config):
         super().__init__(config)
         dim = config.qformer_hidden_size or config.encoder_dim
+        if dim % config.qformer_num_heads:
+            raise ValueError(
+                f"qformer_num_heads is {config.qformer_num_heads}; expected a divisor of its width, {dim}."
+            )
         self.stride, self.fill = config.qformer_window_size, True
         self.queries = self.stride // config.downsample_rate
         self.query = nn.Parameter(torch.randn(1, self.queries, dim))

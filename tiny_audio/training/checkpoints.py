@@ -90,12 +90,12 @@ def rotate(run: Path, limit: int | None) -> None:
             remove(path)
 
 
-def find_resume(resume: str, experiment: str, output_dir: Path | None, outputs: Path) -> Path:
+def find_resume(resume: str, experiment: str | None, output_dir: Path | None, outputs: Path) -> Path:
     """The checkpoint that `--resume` means.
 
     Args:
-        resume: "auto" (the newest run of the experiment in `outputs`, or the run in `output_dir`), a run's folder, or a
-            checkpoint's.
+        resume: "auto" (the newest run of the experiment, or of any, in `outputs`, or the run in `output_dir`), a run's
+            folder, or a checkpoint's.
 
     Raises:
         TinyAudioError: there is none.
@@ -110,7 +110,7 @@ def find_resume(resume: str, experiment: str, output_dir: Path | None, outputs: 
         found = latest_checkpoint(run)
         if found is not None:
             return found
-    where = output_dir if output_dir is not None else f"{outputs}/{experiment}-*"
+    where = output_dir if output_dir is not None else f"{outputs}/{experiment or '*'}-*"
     raise TinyAudioError(f"Nothing to resume in {where}: no checkpoint was written yet; start without --resume.")
 
 
@@ -120,11 +120,22 @@ def _checkpoint_at(path: Path) -> Path | None:
     return latest_checkpoint(path)
 
 
-def _runs(experiment: str, outputs: Path) -> list[Path]:
-    """Runs of an experiment, newest first; their names end in date and time."""
-    pattern = re.compile(re.escape(experiment) + r"-\d{8}-\d{6}")
-    found = [path for path in outputs.glob("*") if pattern.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name, reverse=True)
+def _runs(experiment: str | None, outputs: Path) -> list[Path]:
+    """Runs of an experiment, or of any, newest first; their names end in date and time."""
+    pattern = re.compile((".+" if experiment is None else re.escape(experiment)) + r"-(\d{8}-\d{6})")
+    found = [(match[1], path) for path in outputs.glob("*") if (match := pattern.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def set_aside_later(run: Path, step: int) -> list[Path]:
+    """Renames the checkpoints after `step`, which a run resumed there leaves behind, so that none is taken for its own."""
+    moved = []
+    for path in checkpoints(run):
+        if step_of(path) > step:
+            aside = path.with_name(f"left-behind-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            moved.append(path.rename(aside))
+    return moved
 
 
 def step_of(checkpoint: Path) -> int:

@@ -60,6 +60,24 @@ def compose(
     return to_settings(tree)
 
 
+def overridden(tree: dict[str, Any], overrides: Sequence[str], *, data: str | None = None) -> dict[str, Any]:
+    """A run's own settings with some changed.
+
+    Raises:
+        TinyAudioError: an experiment or a group member is named: those are fixed once a run has begun.
+    """
+    experiment, groups, values = _sorted_overrides(overrides)
+    for name in (experiment, *groups.values()):
+        if name is not None:
+            raise TinyAudioError(
+                f"A resumed run has its own settings; leave out {name!r}, or begin anew without --resume."
+            )
+    if data is not None and data not in members("data", config_folders()):
+        values.append(f"data.path={data}")
+    changes = OmegaConf.from_dotlist([value.lstrip("+") for value in values])
+    return OmegaConf.to_container(OmegaConf.merge(tree, changes))  # type: ignore[return-value]
+
+
 def config_folders(config_dir: str | Path | None = None) -> list[Path]:
     """The user's folder, if any, and the shipped one: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -117,7 +135,8 @@ def _composed(arguments: Sequence[str], folders: Sequence[Path]) -> dict[str, An
             config = hydra_compose("config", overrides=list(arguments))
         return _without_aliases(config, arguments)
     except (HydraException, OmegaConfBaseException) as error:
-        raise TinyAudioError(f"The configuration cannot be composed: {str(error).splitlines()[0]}") from error
+        hint = "; quote a value with special characters twice: 'KEY=\"VALUE\"'" if "Lexer" in str(error) else ""
+        raise TinyAudioError(f"The configuration cannot be composed: {str(error).splitlines()[0]}{hint}") from error
 
 
 def _without_aliases(config: DictConfig, arguments: Sequence[str]) -> dict[str, Any]:

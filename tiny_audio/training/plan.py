@@ -3,13 +3,14 @@
 from omegaconf import OmegaConf
 
 from tiny_audio.console import out, say
+from tiny_audio.data import open_corpus
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.encoders import adapter_for, quiet_transformers
 from tiny_audio.model.modeling import ASRModel
 
 from .build import outline, part_sizes
 from .feed import ClipFeed, StreamFeed
-from .run import show_parts, training_corpus
+from .run import check_machine, show_parts, training_corpus
 from .schema import Settings
 
 
@@ -17,7 +18,11 @@ def show_plan(settings: Settings) -> None:
     """Prints the resolved settings, the parameters of each part, and the steps and hours of audio.
 
     What needs the network and cannot be read is said, and the rest shown.
+
+    Raises:
+        TinyAudioError, ValueError, OSError: the run could not begin: settings, data or model do not fit.
     """
+    check_machine(settings)
     out(OmegaConf.to_yaml(OmegaConf.structured(settings)))
     model = _outlined(settings)
     _show_data(settings, model)
@@ -28,7 +33,8 @@ def _outlined(settings: Settings) -> ASRModel | None:
     try:
         with quiet_transformers():
             model = outline(settings.model)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        _only_for_want_of_network(error)
         out(f"Parameters: the model's configs could not be read ({_one_line(error)}).\n")
         return None
     show_parts(part_sizes(model))
@@ -43,11 +49,19 @@ def _show_data(settings: Settings, model: ASRModel | None) -> None:
             out(f"Training: {StreamFeed(settings, window).describe()}.")
             return
         feed = ClipFeed(training_corpus(settings), settings, window)
+        validation = open_corpus(settings.data, settings.data.eval_split, max_samples=settings.data.max_eval_samples)
     except (TinyAudioError, OSError) as error:
+        _only_for_want_of_network(error)
         out(f"Training: the data could not be read ({_one_line(error)}).")
         return
     out(f"Training: {feed.describe()}.")
     out(f"Skipped: {feed.skipped.summary()}.")
+    out(f"Validation: {len(validation):,} clips.")
+
+
+def _only_for_want_of_network(error: Exception) -> None:
+    if not any(word in str(error).lower() for word in ("network", "offline", "connect")):
+        raise error
 
 
 def _one_line(error: Exception) -> str:

@@ -2,10 +2,12 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -19,10 +21,11 @@ from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 
 from .build import PartSize, build_model, part_sizes
-from .checkpoints import BEST, SETTINGS_FILE, checkpoints, find_resume, step_of
+from .checkpoints import BEST, SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
+from .config import compose, overridden
 from .feed import ClipFeed, Feed, StreamFeed
 from .progress import ShowProgress, training_bar
-from .schema import Settings, to_tree
+from .schema import Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
 from .validation import Validation
 
@@ -92,9 +95,19 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
         trainer = SpeechTrainer(model, settings, feed, validation, folder, callbacks)
         try:
             trainer.fit(checkpoint)
+        except KeyboardInterrupt:
+            warn(f"Stopped after step {trainer.state.global_step}. {_how_to_go_on(folder)}")
+            raise
         finally:
             feed.skipped.write(folder / SKIPPED_FILE)
     return result(trainer, settings, time.monotonic() - started)
+
+
+def _how_to_go_on(folder: Path) -> str:
+    kept = latest_checkpoint(folder)
+    if kept is None:
+        return "No checkpoint was written yet; training.save_steps says how often one is."
+    return f"{kept.name} is whole; go on with: ta train --resume {quote(str(folder))}"
 
 
 def training_corpus(settings: Settings) -> Corpus:
@@ -113,6 +126,18 @@ def check_machine(settings: Settings) -> None:
         require_extra("wandb", "wandb")
 
 
+def settings_to_resume(
+    resume: str, overrides: Sequence[str] = (), *, data: str | None = None, output_dir: Path | None = None
+) -> tuple[Settings, Path]:
+    """The settings that a run began with, changed by what the command line says, and the checkpoint to go on from."""
+    checkpoint = find_resume(resume, None, output_dir, OUTPUTS)
+    file = checkpoint.parent / SETTINGS_FILE
+    if not file.is_file():
+        return compose(None, overrides, data=data, output_dir=checkpoint.parent), checkpoint
+    tree: Any = OmegaConf.to_container(OmegaConf.load(file))
+    return to_settings(overridden(tree, overrides, data=data)), checkpoint
+
+
 def run_folder(settings: Settings, resume: str | None) -> tuple[Path, Path | None]:
     """The folder of the run, and the checkpoint it goes on from.
 
@@ -124,7 +149,7 @@ def run_folder(settings: Settings, resume: str | None) -> tuple[Path, Path | Non
         folder = wanted or OUTPUTS / f"{settings.experiment}-{datetime.now():%Y%m%d-%H%M%S}"
         if checkpoints(folder):
             raise TinyAudioError(
-                f"{folder} already holds a run; go on with it by --resume {folder}, or name another --output-dir."
+                f"{folder} already holds a run; go on with it by --resume {quote(str(folder))}, or name another --output-dir."
             )
         return folder, None
     checkpoint = find_resume(resume, settings.experiment, wanted, OUTPUTS)
@@ -145,11 +170,12 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
         if now[section].get(key) != old
     }
     fixed = {f"training.{name}" for name in FIXED_TRAINING}
-    described = [f"{key} was {old}, is {new}" for key, (old, new) in changed.items()]
-    if any(not key.startswith("training.") or key in fixed for key in changed):
-        raise TinyAudioError(f"{checkpoint} belongs to a run with other settings: {'; '.join(described)}.")
+    described = {key: f"{key} was {old}, is {new}" for key, (old, new) in changed.items()}
+    wrong = [text for key, text in described.items() if not key.startswith("training.") or key in fixed]
+    if wrong:
+        raise TinyAudioError(f"{checkpoint} belongs to a run with other settings: {'; '.join(wrong)}.")
     if described:
-        warn(f"Going on with other settings: {'; '.join(described)}.")
+        warn(f"Going on with other settings: {'; '.join(described.values())}.")
 
 
 def check_unfinished(checkpoint: Path | None, steps: int) -> None:
@@ -210,9 +236,10 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float) -> TrainR
         return next((entry[name] for entry in reversed(history) if name in entry), float("nan"))
 
     steps, model = trainer.state.global_step, trainer.folder / BEST
-    commands = [f"ta eval -m {model} -d {quote(settings.data.path)}", f"ta transcribe -m {model} CLIP"]
+    best = quote(str(model))
+    commands = [f"ta eval -m {best} -d {quote(settings.data.path)}", f"ta transcribe -m {best} CLIP"]
     if settings.training.report_to == "tensorboard":
-        commands.append(f"tensorboard --logdir {trainer.folder}")
+        commands.append(f"tensorboard --logdir {quote(str(trainer.folder))}")
     return TrainResult(
         folder=trainer.folder,
         model=model,

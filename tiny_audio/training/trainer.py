@@ -13,13 +13,14 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 
+from tiny_audio.console import warn
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.loading import load_trained_tensors
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import IGNORED_LABEL
 
 from .augment import drop_audio_tokens, spec_augment
-from .checkpoints import BEST, LOG_FILE, STATE_FILE, rotate, step_of, truncate_log, write_whole
+from .checkpoints import BEST, LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of, truncate_log, write_whole
 from .feed import Feed
 from .schema import Settings, TrainingSettings
 from .validation import Validation
@@ -77,6 +78,10 @@ class SpeechTrainer(Trainer):
         if checkpoint is not None:
             self.start_step = step_of(checkpoint)
             truncate_log(self.folder / LOG_FILE, self.start_step)
+            if moved := set_aside_later(self.folder, self.start_step):
+                warn(f"Later checkpoints of {self.folder} are kept as {', '.join(path.name for path in moved)}.")
+        else:
+            (self.folder / LOG_FILE).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     # ---- data and loss

@@ -19,7 +19,7 @@ class LocalRecognizer:
         self.batch_size = settings.batch_size
         try:
             model = ASRModel.from_pretrained(source.location, revision=source.revision, dtype=settings.dtype)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise source.unreadable(error) from error
         self.model = model.to(torch.device(self.device)).eval()
         given = {"num_beams": settings.num_beams, "max_new_tokens": settings.max_new_tokens}

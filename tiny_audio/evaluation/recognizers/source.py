@@ -57,6 +57,8 @@ class ModelSource:
                 config, _ = PretrainedConfig.get_config_dict(self.location, revision=self.revision)
         except OSError as error:
             raise self.unreadable(error) from error
+        if not isinstance(config, dict):
+            raise TinyAudioError(f"The config.json of {self.name} holds no object; expected the settings of a model.")
         return config.get("model_type")
 
     def unreadable(self, error: Exception) -> TinyAudioError:
