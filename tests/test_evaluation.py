@@ -181,15 +181,6 @@ def test_a_checkpoint_trained_anew_is_another_run(talker: Path, corpus: Path, tm
         evaluate(settings)
 
 
-def test_a_recording_replaced_under_its_name_is_another_dataset(talker: Path, tmp_path: Path) -> None:
-    write_wav(tmp_path / "a.wav", np.full(4_000, 0.1))
-    manifest = write_manifest(tmp_path / "test.jsonl", [{"audio": "a.wav", "text": "one"}])
-    evaluate(settings_for(talker, manifest, tmp_path / "out"))
-    write_wav(tmp_path / "a.wav", np.full(8_000, 0.2))
-    with pytest.raises(TinyAudioError, match="holds results of other settings: .*dataset"):
-        evaluate(settings_for(talker, manifest, tmp_path / "out"))
-
-
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     with ResultsFolder(tmp_path, {"a": 1}), pytest.raises(TinyAudioError, match="Another evaluation is writing"):
         ResultsFolder(tmp_path, {"a": 1})

@@ -81,14 +81,8 @@ def _mapped(config: DataConfig, settings: EvalSettings) -> EvalSet:
         clips = (Clip(ids[i], texts[i], partial(_waveform_at, corpus, i)) for i in order.tolist())
         return _batched(clips, settings.batch_size)
 
-    sizes = (_file_size(corpus.audio_path(index)) for index in range(len(corpus)))
-    digest = hashlib.sha256("\0".join([*ids, *texts, *sizes]).encode("utf-8", "backslashreplace"))
+    digest = hashlib.sha256("\0".join([*ids, *texts]).encode("utf-8", "backslashreplace"))
     return EvalSet(len(corpus), digest.hexdigest()[:10], batches)
-
-
-def _file_size(path: str | None) -> str:
-    """Bytes of a clip's file: a recording replaced under the same name is another one; a copied folder is the same."""
-    return str(os.path.getsize(path)) if path is not None and os.path.isfile(path) else ""
 
 
 def _streamed(config: DataConfig, settings: EvalSettings) -> EvalSet:
