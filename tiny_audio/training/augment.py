@@ -11,7 +11,7 @@ def spec_augment(features: torch.Tensor, mask: torch.Tensor, settings: TrainingS
 
     Args:
         features: (batch, mels, frames) log-mel.
-        mask: (batch, frames), 1 on the clip; stripes lie inside it, and none is wider than a fifth of it.
+        mask: (batch, frames), 1 on the clip; stripes of frames lie inside it, none wider than a fifth of it.
     """
     own = mask.sum(-1)
     means = (features * mask[:, None]).sum((1, 2)) / (own * features.shape[1])

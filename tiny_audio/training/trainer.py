@@ -125,9 +125,11 @@ class SpeechTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The Trainer's, its groups split where the language model has a learning rate of its own."""
-        optimizer = super().create_optimizer(model)
+        optimizer, own_rate = super().create_optimizer(model), self.settings.language_model_learning_rate
+        if own_rate is None:
+            return optimizer
         language = set(map(id, self.model.language_model.parameters()))
-        rates = {False: self.settings.learning_rate, True: self.language_model_rate}
+        rates = {False: self.settings.learning_rate, True: own_rate}
         optimizer.param_groups[:] = [
             {**group, "params": members, "lr": rate, "initial_lr": rate}
             for group in optimizer.param_groups
@@ -135,11 +137,6 @@ class SpeechTrainer(Trainer):
             if (members := [p for p in group["params"] if (id(p) in language) is of_language_model])
         ]
         return optimizer
-
-    @property
-    def language_model_rate(self) -> float:
-        own = self.settings.language_model_learning_rate
-        return self.settings.learning_rate if own is None else own
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
