@@ -62,6 +62,11 @@ def test_every_frame_of_a_whole_group_is_heard(kind):
     assert (frames.grad.abs().sum(-1) > 0).all()
 
 
+def test_heads_that_do_not_divide_the_width_are_named():
+    with pytest.raises(ValueError, match="qformer_num_heads is 7; expected a divisor of its width, 32"):
+        make("qformer", qformer_num_heads=7)
+
+
 def test_length_rules():
     counts = {kind: [make(kind).output_length(n) for n in (0, 1, 5, 14, 15, 16, 30)] for kind in KINDS}
     assert counts["mlp-norm"] == counts["moe"] == [1, 1, 1, 3, 3, 4, 7]

@@ -448,6 +448,20 @@ def test_what_is_not_here_is_said_early(settings_of, tmp_path):
         train(settings_of(tmp_path, "model.text_model_id=no/such-model"))
 
 
+UNABLE = {
+    "model.projector_type=swigluu": "Unknown projector_type 'swigluu'",
+    "model.encoder_layer=99": "encoder_layer is 99",
+    "data.eval_split=nope": "has no split `nope`",
+    "data.text_column=zz": "has no text column `zz`",
+}
+
+
+@pytest.mark.parametrize("override", UNABLE)
+def test_a_dry_run_of_what_could_not_begin_fails(override, capsys):
+    assert run(["train", "--dry-run", override]) == 1
+    assert UNABLE[override] in capsys.readouterr().err
+
+
 def test_a_dry_run_shows_all_and_writes_nothing(settings_of, parts, tmp_path, capsys, monkeypatch):
     from tiny_audio.training.plan import show_plan
 
