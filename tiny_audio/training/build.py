@@ -4,9 +4,9 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
-from tiny_audio.assets import embedded
+from tiny_audio.assets import dimensions, embedded
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
 from tiny_audio.model.modeling import ASRModel
@@ -45,10 +45,15 @@ def build_model(settings: ModelSettings) -> ASRModel:
         )
         apply_freezing(model.config, settings)
     model.freeze()
+    hold_trained_in_float32(model)
+    return model
+
+
+def hold_trained_in_float32(model: ASRModel) -> None:
+    """Small updates of bfloat16 or float16 weights would be rounded away."""
     for part in (model.projector, model.language_model):
         if any(parameter.requires_grad for parameter in part.parameters()):
             part.float()
-    return model
 
 
 def asr_config(settings: ModelSettings) -> ASRConfig:
@@ -74,15 +79,15 @@ def part_sizes(model: ASRModel) -> list[PartSize]:
 
 
 def outline(settings: ModelSettings) -> ASRModel:
-    """The model without any weights (on the meta device): only configs are read.
+    """The model without any weights (on the meta device): only configs are read, of named models the shipped sizes.
 
     Raises:
         ValueError, OSError: a config cannot be read.
     """
     if settings.pretrained is None:
         config = asr_config(settings)
-        config.audio_config = AutoConfig.from_pretrained(config.audio_model_id)
-        config.text_config = AutoConfig.from_pretrained(config.text_model_id)
+        config.audio_config = _part_config(config.audio_model_id)
+        config.text_config = _part_config(config.text_model_id)
     else:
         config = ASRConfig.from_pretrained(checkpoint_path(settings.pretrained))
         apply_freezing(config, settings)
@@ -90,6 +95,11 @@ def outline(settings: ModelSettings) -> ASRModel:
         config.audio_config = adapter_for(config.audio_config).encoder_config(config.audio_config)
     with torch.device("meta"):
         return ASRModel(config)
+
+
+def _part_config(model_id: str | None) -> PretrainedConfig:
+    shipped = dimensions(model_id) if model_id else None
+    return AutoConfig.for_model(**shipped) if shipped is not None else AutoConfig.from_pretrained(model_id)
 
 
 def _size(name: str, part: nn.Module) -> PartSize:
