@@ -33,7 +33,10 @@ def gradients(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
-    """Gradient norms of each trained tensor, and the loss, over a few training batches."""
+    """Gradient norms by tensor, and the loss.
+
+    Over the first batches of a training that goes on from the checkpoint, frozen as its config says.
+    """
     from tiny_audio.debug.gradients import measure_gradients
     from tiny_audio.debug.report import present
 
@@ -49,7 +52,10 @@ def weights(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
-    """Size of the weights, ranks of the projector, and its scale beside the token embeddings."""
+    """Weights by tensor, and the scale of the audio.
+
+    By part for the whole model, by tensor for the projector; what it makes of speech, beside the token embeddings.
+    """
     from tiny_audio.debug.report import present
     from tiny_audio.debug.weights import measure_weights
 
@@ -65,7 +71,10 @@ def moe(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
-    """Routing of a `moe` projector: tokens per expert, mean gates, dead experts, entropy."""
+    """Routing of a `moe` projector.
+
+    Tokens and mean gate of each expert, dead experts, and the entropy of the routing.
+    """
     from tiny_audio.debug.report import present
     from tiny_audio.debug.routing import measure_routing
 
@@ -81,7 +90,10 @@ def mosa(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
-    """Routing of a `mosa` projector: first choices, mean gates, dead experts, entropy."""
+    """Routing of a `mosa` projector.
+
+    First choices and mean gate of each expert, dead experts, and the entropy of the routing.
+    """
     from tiny_audio.debug.report import present
     from tiny_audio.debug.routing import measure_routing
 
@@ -95,7 +107,10 @@ def lora(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
-    """What LoRA has learned: size and effective rank of each ΔW."""
+    """What LoRA has learned.
+
+    Size and effective rank of each ΔW = scale · B·A, beside the weight that it changes.
+    """
     from tiny_audio.debug.lora import measure_lora
     from tiny_audio.debug.report import present
 
@@ -108,7 +123,10 @@ def parameters(
     markdown: Annotated[bool, typer.Option("--markdown", help="The table as docs/parameters.md has it.")] = False,
     config_dir: Annotated[Path | None, typer.Option(help="A folder with configs of your own.")] = None,
 ) -> None:
-    """Parameters of each experiment's model, counted without its weights."""
+    """Parameters of each experiment's model.
+
+    Counted without weights, from the shipped sizes of the named models.
+    """
     from tiny_audio import console
     from tiny_audio.debug.parameters import COLUMNS, NUMBERS, model_sizes
 

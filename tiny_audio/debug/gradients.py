@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ADAM_EPSILON = 1e-8  # AdamW's: of gradients that are smaller, it makes no full steps
+# LoRA's A as long as B is zero; a bias of the keys, which moves all scores of a query alike
+WITHOUT = (".lora_A.", ".key.bias", ".k_proj.bias")
 EXPLODED = 100.0  # norm that clipping to max_grad_norm makes a hundred times smaller
 COLUMNS = ("gradient", "parameters", "ratio", "zeros", "NaN, inf")
 
@@ -51,6 +53,11 @@ class Gradient:
     def rms(self) -> float:
         """Of one parameter's gradient."""
         return self.mean_norm / math.sqrt(self.size)
+
+    @property
+    def has_vanished(self) -> bool:
+        """Whether AdamW makes no full steps of it, though it could."""
+        return self.rms < ADAM_EPSILON and not any(name in self.name for name in WITHOUT)
 
     def cells(self) -> tuple[str, ...]:
         """Norms, their ratio, share of zeros in per cent, and values that are no numbers."""
@@ -85,20 +92,23 @@ class GradientReport:
         return joined(name, [gradient for gradient in self.gradients if gradient.name.startswith(f"{name}.")])
 
     def findings(self) -> list[str]:
-        broken = [gradient.name for gradient in self.gradients if any(gradient.not_finite)]
-        found = []
-        if not all(map(math.isfinite, self.losses)) or broken:
-            where = f"in {len(broken)} tensors, first {broken[0]}" if broken else "in the loss alone"
-            found.append(
-                f"NaN or infinity {where}: a lower learning rate, fp32 or bf16, or a look at `ta debug weights`."
-            )
         parts = [self.part(size.name) for size in self.sizes if size.trainable]
-        found += [sentence for part in parts if not any(part.not_finite) and (sentence := verdict(part))]
-        # LoRA's A has no gradient as long as B is zero, as it is at the start
-        silent = [each.name for each in self.gradients if not any(each.norms) and ".lora_A." not in each.name]
-        if silent and len(silent) < len(self.gradients):
-            found.append(f"{len(silent)} of {len(self.gradients)} trained tensors get no gradient: {named(silent)}.")
+        found = [*self._not_finite(), *(sentence for part in parts if (sentence := verdict(part)))]
+        reached = tuple(f"{part.name}." for part in parts if any(part.norms))
+        faint = [each.name for each in self.gradients if each.has_vanished and each.name.startswith(reached)]
+        if faint:
+            found.append(
+                f"{len(faint)} of {len(self.gradients)} trained tensors have gradients that vanish (RMS below AdamW's "
+                f"epsilon, {ADAM_EPSILON:.0e}): {', '.join(faint[:3])}{'…' if faint[3:] else '.'}"
+            )
         return found or ["Nothing stands out: gradients of a usual size reach every trained tensor."]
+
+    def _not_finite(self) -> list[str]:
+        broken = [gradient.name for gradient in self.gradients if any(gradient.not_finite)]
+        if not broken and all(map(math.isfinite, self.losses)):
+            return []
+        where = f"in {len(broken)} tensors, first {broken[0]}" if broken else "in the loss alone"
+        return [f"NaN or infinity {where}: a lower learning rate, fp32 or bf16, or a look at `ta debug weights`."]
 
     def draw(self, figure: "Figure") -> None:
         losses, bars = figure.subplots(1, 2, width_ratios=(1, 2))
@@ -161,17 +171,11 @@ def joined(name: str, gradients: list[Gradient]) -> Gradient:
 
 
 def verdict(part: Gradient) -> str | None:
-    """What is wrong with the gradients of a part, if anything."""
+    """What is wrong with the gradients of a part as a whole, if anything."""
     if not any(part.norms):
         return f"Nothing reaches the {part.name}: all its gradients are zero."
-    if part.rms < ADAM_EPSILON:
-        return f"The gradients of the {part.name} have vanished: their RMS is {part.rms:.1e}, AdamW's epsilon {ADAM_EPSILON:.0e}."
     if part.mean_norm > EXPLODED:
-        clipped = f"clipping to training.max_grad_norm={TrainingSettings.max_grad_norm:g} leaves {1 / part.mean_norm:.1e} of them"
+        limit, left = TrainingSettings.max_grad_norm, TrainingSettings.max_grad_norm / part.mean_norm
+        clipped = f"clipping to training.max_grad_norm={limit:g} leaves {left:.1e} of them"
         return f"The gradients of the {part.name} have exploded: norm {part.mean_norm:.0f}; {clipped}."
     return None
-
-
-def named(names: list[str], most: int = 3) -> str:
-    """The first few of a list."""
-    return ", ".join(names[:most]) + ("…" if len(names) > most else "")

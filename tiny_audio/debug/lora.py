@@ -158,6 +158,7 @@ def measure_lora(checkpoint: str, device: str = "auto", dtype: str = "auto") -> 
         TinyAudioError: no such checkpoint, or it has no LoRA, or files that do not fit.
     """
     source = ModelSource.of(checkpoint_of(checkpoint))
+    source.model_type()  # a checkpoint that cannot be reached is not one without LoRA
     adapters = read_adapters(source)
     if not adapters:
         raise TinyAudioError(

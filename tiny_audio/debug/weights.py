@@ -53,7 +53,7 @@ class Weight:
 
     def cells(self) -> tuple[str, ...]:
         """RMS, largest value, share of zeros in per cent, and values that are no numbers."""
-        return (f"{self.rms:.4f}", f"{self.largest:.3f}", f"{100 * self.zeros:.1f} %", f"{self.not_finite:,}")
+        return (f"{self.rms:.3g}", f"{self.largest:.3g}", f"{100 * self.zeros:.1f} %", f"{self.not_finite:,}")
 
 
 @dataclass(frozen=True)
