@@ -1,7 +1,7 @@
 """ASRModel: a frozen audio encoder, a trained projector and a language model, joined into one speech recogniser."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
@@ -20,7 +20,7 @@ from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
 from .processor import IGNORED_LABEL, ASRProcessor
-from .projectors import RMSNorm, build_projector
+from .projectors import build_projector
 from .segment import Window, is_silent, split_windows
 from .streaming import stream_text
 
@@ -94,10 +94,8 @@ class ASRModel(PreTrainedModel):
 
     @classmethod
     def from_parts(cls, config: ASRConfig, **options) -> "ASRModel":
-        """Join the parts that `audio_model_id` and `text_model_id` name by a new projector; options as above."""
-        model = cls._join(config, load_options(options))
-        model.match_embedding_scale()
-        return model
+        """Join the parts that `audio_model_id` and `text_model_id` name by a new, random projector; options as above."""
+        return cls._join(config, load_options(options))
 
     @classmethod
     def _join(cls, config: ASRConfig, options: dict, checkpoint: str | None = None, subfolder: str = "") -> "ASRModel":
@@ -122,26 +120,6 @@ class ASRModel(PreTrainedModel):
         if self_contained is not None:
             self.config.self_contained = self_contained
         save_checkpoint(self, Path(save_directory), self._sources)
-
-    @torch.no_grad()
-    def match_embedding_scale(self, speech: Callable[[], Iterable[torch.Tensor]] | None = None) -> None:
-        """Start the projected audio at the RMS of the token embeddings: further off, training takes long to take off.
-
-        The last layer is scaled; if it is no norm, by what it makes of speech (features and mask), or of random frames.
-        """
-        *_, last = (module for module in self.projector.modules() if module._parameters)
-        wanted, weight = _rms(self.language_model.get_input_embeddings().weight), next(self.projector.parameters())
-        if isinstance(last, RMSNorm):
-            made = last.weight
-        elif speech is not None:
-            embeddings, counts = self.encode_audio(*(tensor.to(weight.device) for tensor in speech()))
-            made = embeddings[length_mask(counts, embeddings.shape[1])]
-        else:
-            frames = torch.randn(1, 240, self.encoder.dim, generator=torch.Generator().manual_seed(0))
-            made = self.projector(frames.to(weight))
-        factor = wanted.to(weight.device) / _rms(made)
-        for parameter in last.parameters() if factor.isfinite() else ():
-            parameter.mul_(factor)
 
     def freeze(self) -> None:
         """Let only the trained parts have gradients."""
@@ -318,10 +296,6 @@ class ASRModel(PreTrainedModel):
         if heard:
             decoded = iter(self.processor.batch_decode(self.generate(**self.processor(heard), **generation)))
         return ["" if is_silent(waveform) else next(decoded) for waveform in waveforms]
-
-
-def _rms(x: torch.Tensor) -> torch.Tensor:
-    return x.detach().float().pow(2).mean().sqrt()
 
 
 def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:
