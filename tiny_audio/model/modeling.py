@@ -19,6 +19,7 @@ from .audio import AudioSource, is_batch, stream_audio
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
+from .lora import adapted_parts, add_adapters, base_name, new_adapters, saved_adapters
 from .processor import IGNORED_LABEL, ASRProcessor
 from .projectors import build_projector
 from .segment import Window, is_silent, split_windows
@@ -56,6 +57,7 @@ class ASRModel(PreTrainedModel):
         encoder: EncoderAdapter | None = None,
         language_model: nn.Module | None = None,
         processor: ASRProcessor | None = None,
+        adapters: dict | None = None,
     ):
         super().__init__(config)
         encoder = encoder or build_encoder(config.audio_config, config.encoder_padding, config.encoder_layer)
@@ -63,8 +65,9 @@ class ASRModel(PreTrainedModel):
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
         self.encoder, self.language_model = encoder, language_model
         self.projector = build_projector(config)
+        add_adapters(self, new_adapters(config) if adapters is None else adapters)
         self.processor: ASRProcessor = processor  # type: ignore[assignment]  # None only where built from configs alone
-        self._sources: tuple[tuple[str, str], ...] = ()  # where encoder and language model were loaded from
+        self.sources: tuple[tuple[str, str], ...] = ()  # where encoder and language model lie, unchanged
         self.freeze()
 
     @classmethod
@@ -104,8 +107,9 @@ class ASRModel(PreTrainedModel):
         home = sources if checkpoint is None else [(checkpoint, subfolder)] * 2
         with explained(home[1][0], "a model's tokenizer and feature extractor"):
             processor = ASRProcessor.from_parts(config, *home, **hub_options(options))
-        model = cls(config, encoder, language_model, processor)
-        model._sources = tuple(sources)
+        adapters = None if checkpoint is None else saved_adapters(config, checkpoint, subfolder, **hub_options(options))
+        model = cls(config, encoder, language_model, processor, adapters)
+        model.sources = tuple(sources)
         model.projector.to(encoder.encoder.dtype)
         if "device_map" in options:
             for part in (model.encoder, model.projector):
@@ -119,15 +123,18 @@ class ASRModel(PreTrainedModel):
         """
         if self_contained is not None:
             self.config.self_contained = self_contained
-        save_checkpoint(self, Path(save_directory), self._sources)
+        save_checkpoint(self, Path(save_directory), self.sources)
 
     def freeze(self) -> None:
         """Let only the trained parts have gradients."""
+        self.config.language_model_tuned |= not self.config.freeze_language_model
         self.encoder.requires_grad_(False)
         self.language_model.requires_grad_(not self.config.freeze_language_model)
         self.projector.requires_grad_(not self.config.freeze_projector)
         if self.encoder.layer_weights is not None:  # the projector's input: the two are trained together
             self.encoder.layer_weights.requires_grad_(not self.config.freeze_projector)
+        for tensor in [parameter for name, parameter in self.named_parameters() if base_name(name) is None]:
+            tensor.requires_grad_(not self.config.freeze_lora)
 
     def train(self, mode: bool = True) -> "ASRModel":
         """As nn.Module's; frozen parts stay in inference mode, without dropout."""
@@ -135,6 +142,9 @@ class ASRModel(PreTrainedModel):
         self.encoder.eval()
         if self.config.freeze_language_model:
             self.language_model.eval()
+        for part in adapted_parts(self).values() if not self.config.freeze_lora else ():
+            for module in part.modules():
+                getattr(module, "lora_dropout", nn.Identity()).train(mode)
         return self
 
     def encode_audio(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
