@@ -21,14 +21,17 @@ from tiny_audio.debug.routing import measure_routing, routing_of
 from tiny_audio.debug.subject import training_batches
 from tiny_audio.debug.weights import weights_of
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.training.initialization import match_embedding_scale
 
 PNG = b"\x89PNG"
 
 
 @pytest.fixture
 def model(tiny_checkpoint) -> ASRModel:
-    """A random miniature whose parts a test may spoil."""
-    return ASRModel.from_pretrained(tiny_checkpoint)
+    """A random miniature as training begins with it; a test may spoil its parts."""
+    model = ASRModel.from_pretrained(tiny_checkpoint)
+    match_embedding_scale(model)
+    return model
 
 
 def few_clips(model: ASRModel, count: int) -> list[dict]:
@@ -207,8 +210,13 @@ def test_another_projector_is_one_line(tiny_checkpoint):
 # ---- LoRA
 
 
+@pytest.fixture
+def adapted(tiny_checkpoint, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "adapted"))
+
+
 def add_adapter(checkpoint: Path, part: str, folder: str, trained: bool = True, **options) -> None:
-    """An adapter as PEFT writes it."""
+    """An adapter as PEFT itself writes it, and a config.json that says so."""
     from peft import LoraConfig, get_peft_model
 
     model = ASRModel.from_pretrained(checkpoint)
@@ -219,22 +227,20 @@ def add_adapter(checkpoint: Path, part: str, folder: str, trained: bool = True, 
         if trained and ".lora_B." in name:
             torch.nn.init.normal_(parameter, std=0.1)
     adapted.save_pretrained(checkpoint / folder)
-
-
-@pytest.fixture
-def adapted(tiny_checkpoint, tmp_path) -> Path:
-    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "adapted"))
+    config = json.loads((checkpoint / "config.json").read_text())
+    config |= {"encoder_lora_rank": 4} if part == "encoder" else {"use_lora": True, "lora_rank": 4}
+    (checkpoint / "config.json").write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize("folder", ["adapter", ""])  # ours, and published checkpoints
 def test_lora_is_measured_as_it_acts(tiny_parts, tmp_path, folder):
     adapted = tmp_path / "adapted"
     joined(tiny_parts, "mlp").save_pretrained(adapted)
+    layers = ASRModel.from_pretrained(adapted).language_model.model.layers
     add_adapter(adapted, "language_model", folder, alpha_pattern={"v_proj": 16})
     report = measure_lora(str(adapted))
     assert [delta.kind for delta in report.deltas] == ["language_model q_proj"] * 2 + ["language_model v_proj"] * 2
     tensors = load_file(adapted / folder / "adapter_model.safetensors")
-    layers = ASRModel.from_pretrained(adapted).language_model.model.layers
     for delta, scale in zip(report.deltas, (2, 2, 4, 4), strict=True):
         a, b = (tensors[f"base_model.model.{delta.module}.lora_{name}.weight"] for name in "AB")
         change = scale * b @ a
@@ -243,6 +249,21 @@ def test_lora_is_measured_as_it_acts(tiny_parts, tmp_path, folder):
         assert delta.relative == pytest.approx(float(change.norm() / base.norm()), rel=1e-4)
         assert 1 < delta.effective <= delta.rank == 4
     assert report.findings() == ["Nothing stands out: every module has learned, and uses its rank."]
+
+
+def test_lora_is_measured_as_training_writes_it(tiny_parts, tmp_path):
+    """The change that our own loaded layers make to a weight has the same norm."""
+    joined(tiny_parts, "mlp", use_lora=True, lora_rank=2).save_pretrained(tmp_path / "lora", self_contained=True)
+    assert measure_lora(str(tmp_path / "lora")).findings()[0].startswith("language_model: B is still zero in all 4")
+    model = ASRModel.from_pretrained(tmp_path / "lora")
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(tmp_path / "lora")
+    for delta in measure_lora(str(tmp_path / "lora")).deltas:
+        layer = model.language_model.get_submodule(delta.module)
+        assert delta.norm == pytest.approx(float(layer.get_delta_weight("default").norm()), rel=1e-4)
+        assert delta.base_norm == pytest.approx(float(layer.base_layer.weight.norm()), rel=1e-4)
 
 
 def test_lora_that_was_never_trained(adapted):
@@ -283,7 +304,7 @@ def test_no_lora_or_half_of_one_is_one_line(adapted):
         measure_lora(str(adapted))
     add_adapter(adapted, "language_model", "adapter")
     (adapted / "adapter" / "adapter_model.safetensors").unlink()
-    with pytest.raises(TinyAudioError, match="without adapter_model.safetensors beside it"):
+    with pytest.raises(OSError, match="has no adapter/adapter_model.safetensors"):
         measure_lora(str(adapted))
 
 
@@ -302,7 +323,7 @@ def test_tables_and_a_png_that_leave_the_checkpoint_as_it_was(what, tiny_checkpo
         printed = capsys.readouterr()
         shown.append(printed.out)
         assert printed.err.splitlines()[-1] == f"Figure: {output[1] if output else FIGURES / f'{what}-run.png'}"
-    assert shown[0] == shown[1] and "projector.linear_1.weight" in shown[0] and "Nothing stands out" in shown[0]
+    assert shown[0] == shown[1] and "projector.linear_1.weight" in shown[0]
     assert Path("figures/one.png").read_bytes()[:4] == (FIGURES / f"{what}-run.png").read_bytes()[:4] == PNG
     assert fingerprint(run_folder) == before
 

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
-from transformers.utils import cached_file
 
 from tiny_audio.console import warn
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.recognizers.source import ModelSource, offline_if_unreachable
+from tiny_audio.model.lora import ADAPTER, CONFIG_FILE, ENCODER_ADAPTER, TENSORS_FILE, base_name, find_adapter_file
 
 from .measures import effective_rank
 from .report import Table
@@ -26,9 +25,7 @@ from .subject import checkpoint_of, examined
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CONFIG_FILE, TENSORS_FILE = "adapter_config.json", "adapter_model.safetensors"
-# where a checkpoint keeps an adapter, and the part it belongs to; published ones have the decoder's in the root
-FOLDERS = (("adapter", "language_model"), ("encoder_adapter", "encoder"), ("", "language_model"))
+PARTS = {ADAPTER: "language_model", ENCODER_ADAPTER: "encoder"}
 PREFIX = "base_model.model."  # PEFT's, before the name of a module
 IDLE = 0.25  # share of the rank: an adapter that uses less could be smaller
 
@@ -175,25 +172,16 @@ def measure_lora(checkpoint: str, device: str = "auto", dtype: str = "auto") -> 
 
 def read_adapters(source: ModelSource) -> list[Adapter]:
     """The adapters of a checkpoint, from a folder or the Hub."""
-    found: list[Adapter] = []
+    found = []
     with offline_if_unreachable(source):
-        for folder, part in FOLDERS:
-            config, tensors = (adapter_file(source, folder, name) for name in (CONFIG_FILE, TENSORS_FILE))
-            if config is None or (folder == "" and any(adapter.part == part for adapter in found)):
-                continue
-            if tensors is None:
-                raise TinyAudioError(
-                    f"{source.name} has {Path(folder, CONFIG_FILE)} without {TENSORS_FILE} beside it; expected both."
-                )
+        for folder, part in PARTS.items():
+            try:
+                config = find_adapter_file(source.location, folder, CONFIG_FILE, revision=source.revision)
+            except OSError:
+                continue  # this part has none
+            tensors = find_adapter_file(source.location, folder, TENSORS_FILE, revision=source.revision)
             found.append(Adapter(part, json.loads(Path(config).read_text(encoding="utf-8")), load_file(tensors)))
     return found
-
-
-def adapter_file(source: ModelSource, folder: str, name: str) -> str | None:
-    """A file of the checkpoint, fetched if it is on the Hub; None if it has none such."""
-    return cached_file(
-        source.location, name, subfolder=folder, revision=source.revision, _raise_exceptions_for_missing_entries=False
-    )
 
 
 def product_spectrum(b: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
@@ -210,15 +198,20 @@ def base_norms(checkpoint: str, device: str, dtype: str) -> dict[str, float]:
     except (TinyAudioError, OSError, ValueError) as error:
         warn(f"‖W‖ is unknown, since the model could not be loaded: {error}")
         return {}
-    modules = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
+    named = ((base_name(name), parameter) for name, parameter in model.named_parameters())
     return {
-        name.replace(".base_layer", ""): float(weight.detach().float().norm())
-        for name, weight in modules
-        if isinstance(weight, nn.Parameter) and weight.is_floating_point() and weight.dim() == 2
+        name: float(parameter.detach().float().norm()) for name, parameter in named if name and is_matrix(parameter)
     }
+
+
+def is_matrix(parameter: torch.Tensor) -> bool:
+    """Whether it is a linear layer's weight, and not quantized."""
+    return parameter.dim() == 2 and parameter.is_floating_point()
 
 
 def base_norm(norms: dict[str, float], delta: Delta) -> float | None:
     """That of a module, whose name in the model is longer than in the adapter."""
-    within = (norm for name, norm in norms.items() if name.startswith(delta.part) and name.endswith(f".{delta.module}"))
-    return next(within, None)
+    own = (
+        norm for name, norm in norms.items() if name.startswith(delta.part) and name.endswith(f".{delta.module}.weight")
+    )
+    return next(own, None)

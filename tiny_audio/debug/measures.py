@@ -2,14 +2,11 @@
 
 import torch
 
+from tiny_audio.training.initialization import rms
+
 SPREAD = ("RMS", "5 %", "50 %", "95 %", "RMS of a token, 5 %", "RMS of a token, 95 %")
 NEAR_ZERO = 1e-3  # of the RMS: of a normal distribution 0.08 % of the values are smaller
 SAMPLE = 1_000_000  # values from which percentiles are taken; torch.quantile takes 16 million at most
-
-
-def rms(x: torch.Tensor) -> float:
-    """Root of the mean square."""
-    return float(x.detach().float().pow(2).mean().sqrt())
 
 
 def zeros(x: torch.Tensor) -> float:

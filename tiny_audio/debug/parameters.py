@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiny_audio.model.loading import trained_parameters
-from tiny_audio.model.modeling import ASRModel
+from tiny_audio.model.lora import base_name
 from tiny_audio.training import compose
 from tiny_audio.training.build import outline, part_sizes
 from tiny_audio.training.config import EXPERIMENTS, config_folders, members
@@ -14,7 +14,7 @@ from tiny_audio.training.schema import ModelSettings
 NUMBERS = ("LoRA", "trained", "checkpoint")
 COLUMNS = ("experiment", "encoder", "projector", "language model", *NUMBERS)
 FLOAT32_BYTES = 4  # in which trained tensors are held and saved
-LORA = ".lora_"  # in the names that PEFT gives
+WITHOUT_CHECKPOINT = ("model.pretrained=null",)  # a later stage has the parts of the one before, which it names as well
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,20 @@ def model_sizes(experiments: Sequence[str] = (), config_dir: str | Path | None =
         TinyAudioError: no such experiment. ValueError, OSError: the size of a part is neither shipped nor readable.
     """
     names = experiments or members(EXPERIMENTS, config_folders(config_dir))
-    return [model_size(name, compose(name, config_dir=config_dir).model) for name in names]
+    return [model_size(name, compose(name, WITHOUT_CHECKPOINT, config_dir=config_dir).model) for name in names]
 
 
 def model_size(experiment: str, settings: ModelSettings) -> ModelSize:
     """The size of the model that the settings describe."""
     model = outline(settings)
     sizes = part_sizes(model)
-    lora = {name: parameter.numel() for name, parameter in model.named_parameters() if LORA in name}
+    lora = {name: parameter.numel() for name, parameter in model.named_parameters() if base_name(name) is None}
     of_lora = [sum(count for name, count in lora.items() if name.startswith(size.name)) for size in sizes]
     encoder, projector, language_model = (size.total - count for size, count in zip(sizes, of_lora, strict=True))
     saved = {name: parameter.numel() for name, parameter in trained_parameters(model).items()} | lora
     return ModelSize(
         experiment,
-        names=part_names(model, settings),
+        names=(short_name(settings.audio_model_id), model.config.projector_type, short_name(settings.text_model_id)),
         parts=(encoder, projector, language_model),
         lora=sum(of_lora),
         trained=sum(size.trainable for size in sizes),
@@ -63,18 +63,9 @@ def model_size(experiment: str, settings: ModelSettings) -> ModelSize:
     )
 
 
-def part_names(model: ASRModel, settings: ModelSettings) -> tuple[str, str, str]:
-    """What the parts are called: repositories without their owner, a folder with its parent's name."""
-    config = model.config
-    encoder, language_model = (
-        name or settings.pretrained or "" for name in (config.audio_model_id, config.text_model_id)
-    )
-    return short_name(encoder), config.projector_type, short_name(language_model)
-
-
-def short_name(model_id: str) -> str:
+def short_name(model_id: str | None) -> str:
     """`Qwen/Qwen3-0.6B` → `Qwen3-0.6B`, `…/assets/nano/encoder` → `nano`."""
-    path = Path(model_id)
+    path = Path(model_id or "")
     return path.parent.name if path.is_absolute() else path.name
 
 

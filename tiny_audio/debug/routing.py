@@ -10,7 +10,6 @@ import torch
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.encoders import length_mask
 from tiny_audio.model.modeling import ASRModel
-from tiny_audio.model.projectors import Experts
 
 from .report import Table
 from .subject import examined, projected_audio, training_batches
@@ -131,8 +130,7 @@ def routing_of(model: ASRModel, batches: Iterable[dict[str, Any]]) -> RoutingRep
 def routing_gates(model: ASRModel, batches: Iterable[dict[str, Any]]) -> torch.Tensor:
     """What each expert is multiplied by (tokens, experts), float32 on the CPU, of the clips' own tokens."""
     given: list[torch.Tensor] = []
-    (experts,) = (module for module in model.projector.modules() if isinstance(module, Experts))
-    hook = experts.register_forward_pre_hook(lambda module, inputs: given.append(inputs[1]))
+    hook = model.projector.experts.register_forward_pre_hook(lambda module, inputs: given.append(inputs[1]))
     own = [projected_audio(model, batch)[1] for batch in batches]
     hook.remove()
     kept = [gates[length_mask(counts, gates.shape[1])] for gates, counts in zip(given, own, strict=True)]

@@ -10,8 +10,9 @@ import torch
 from tiny_audio.model.encoders import length_mask
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.training.build import PARTS
+from tiny_audio.training.initialization import rms
 
-from .measures import SPREAD, effective_rank, not_finite, rms, sampled, singular_values, spread, zeros
+from .measures import SPREAD, effective_rank, not_finite, sampled, singular_values, spread, zeros
 from .report import Table
 from .subject import examined, projected_audio, training_batches
 
@@ -41,7 +42,7 @@ class Weight:
         broken = not_finite(x)
         matrix = name.startswith("projector.") and x.dim() > 1 and min(len(x), x[0].numel()) > 1
         spectrum = singular_values(x) if matrix and not broken else None
-        return cls(name, tuple(x.shape), rms(x), float(x.detach().abs().max()), zeros(x), broken, spectrum)
+        return cls(name, tuple(x.shape), float(rms(x)), float(x.detach().abs().max()), zeros(x), broken, spectrum)
 
     @property
     def size(self) -> int:
@@ -67,7 +68,7 @@ class WeightReport:
     @property
     def scale(self) -> float:
         """RMS of the projected audio over that of the token embeddings."""
-        return rms(self.audio) / rms(self.tokens)
+        return float(rms(self.audio) / rms(self.tokens))
 
     def tables(self) -> list[Table]:
         parts = [(part.name, f"{part.size:,}", *part.cells()) for part in map(self.part, PARTS)]
