@@ -21,6 +21,7 @@ from tiny_audio.debug.routing import measure_routing, routing_of
 from tiny_audio.debug.subject import training_batches
 from tiny_audio.debug.weights import weights_of
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.training.build import add_lora
 from tiny_audio.training.initialization import match_embedding_scale
 
 PNG = b"\x89PNG"
@@ -253,7 +254,9 @@ def test_lora_is_measured_as_it_acts(tiny_parts, tmp_path, folder):
 
 def test_lora_is_measured_as_training_writes_it(tiny_parts, tmp_path):
     """The change that our own loaded layers make to a weight has the same norm."""
-    joined(tiny_parts, "mlp", use_lora=True, lora_rank=2).save_pretrained(tmp_path / "lora", self_contained=True)
+    model = joined(tiny_parts, "mlp", use_lora=True, lora_rank=2)
+    add_lora(model)
+    model.save_pretrained(tmp_path / "lora", self_contained=True)
     assert measure_lora(str(tmp_path / "lora")).findings()[0].startswith("language_model: B is still zero in all 4")
     model = ASRModel.from_pretrained(tmp_path / "lora")
     for name, parameter in model.named_parameters():

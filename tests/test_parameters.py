@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from tiny_audio import ASRModel, embedded
 from tiny_audio.assets import dimensions
 from tiny_audio.cli.main import run
-from tiny_audio.debug.parameters import millions, model_sizes
+from tiny_audio.debug.parameters import millions, model_size, model_sizes
+from tiny_audio.training import compose
+from tiny_audio.training.build import build_model
 from tiny_audio.training.config import config_folders, members
 
 DOCS = Path(__file__).parents[1] / "docs" / "parameters.md"
@@ -72,6 +75,23 @@ def test_known_projectors_and_a_trained_language_model():
     assert (millions(default.trained), millions(first.trained)) == ("12.6 M", "14.7 M")
     assert whole.trained == TOTALS["Qwen/Qwen3-0.6B"] + default.trained
     assert default.checkpoint_bytes == 50_343_936  # 48 MiB
+
+
+def test_lora_is_counted_beside_the_parts():
+    (size,) = model_sizes(["course"])
+    assert size.parts[::2] == (TOTALS["facebook/hubert-xlarge-ls960-ft"], TOTALS["Qwen/Qwen3-8B"])
+    on_encoder, on_decoder = 48 * 2 * 16 * (1280 + 1280), 36 * 8 * (4096 + 4096 + 4096 + 1024)  # q_proj and v_proj
+    assert size.lora == on_encoder + on_decoder
+    assert size.trained == size.parts[1] + size.lora and millions(size.trained) == "146.2 M"
+
+
+def test_the_bytes_are_those_of_the_files_that_training_writes(tmp_path):
+    """Of a stage that trains LoRA alone, the projector lies there in the precision of the frozen parts."""
+    overrides = ["model.use_lora=true", "model.freeze_projector=true", "model.model_dtype=bfloat16"]
+    settings = compose("quickstart", overrides).model
+    build_model(settings).save_pretrained(tmp_path, self_contained=False)
+    tensors = [tensor for file in tmp_path.rglob("*.safetensors") for tensor in load_file(file).values()]
+    assert model_size("", settings).checkpoint_bytes == sum(tensor.nbytes for tensor in tensors)
 
 
 def test_a_table_and_an_unknown_experiment(capsys):

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from tiny_audio.model.loading import trained_parameters
 from tiny_audio.model.lora import base_name
 from tiny_audio.training import compose
@@ -13,7 +15,6 @@ from tiny_audio.training.schema import ModelSettings
 
 NUMBERS = ("LoRA", "trained", "checkpoint")
 COLUMNS = ("experiment", "encoder", "projector", "language model", *NUMBERS)
-FLOAT32_BYTES = 4  # in which trained tensors are held and saved
 WITHOUT_CHECKPOINT = ("model.pretrained=null",)  # a later stage has the parts of the one before, which it names as well
 
 
@@ -26,7 +27,7 @@ class ModelSize:
     parts: tuple[int, int, int]
     lora: int
     trained: int
-    checkpoint_bytes: int  # of the tensors that training writes, without frozen parts
+    checkpoint_bytes: int  # of the tensors that training writes, trained ones in float32; without frozen parts
 
     def cells(self) -> tuple[str, ...]:
         """A row of the table."""
@@ -49,17 +50,18 @@ def model_size(experiment: str, settings: ModelSettings) -> ModelSize:
     """The size of the model that the settings describe."""
     model = outline(settings)
     sizes = part_sizes(model)
-    lora = {name: parameter.numel() for name, parameter in model.named_parameters() if base_name(name) is None}
-    of_lora = [sum(count for name, count in lora.items() if name.startswith(size.name)) for size in sizes]
+    lora = {name: parameter for name, parameter in model.named_parameters() if base_name(name) is None}
+    of_lora = [sum(x.numel() for name, x in lora.items() if name.startswith(size.name)) for size in sizes]
     encoder, projector, language_model = (size.total - count for size, count in zip(sizes, of_lora, strict=True))
-    saved = {name: parameter.numel() for name, parameter in trained_parameters(model).items()} | lora
+    saved = [*trained_parameters(model).values(), *lora.values()]
+    frozen: torch.dtype = getattr(torch, settings.model_dtype)
     return ModelSize(
         experiment,
         names=(short_name(settings.audio_model_id), model.config.projector_type, short_name(settings.text_model_id)),
         parts=(encoder, projector, language_model),
         lora=sum(of_lora),
         trained=sum(size.trainable for size in sizes),
-        checkpoint_bytes=FLOAT32_BYTES * sum(saved.values()),
+        checkpoint_bytes=sum(x.numel() * (torch.float32 if x.requires_grad else frozen).itemsize for x in saved),
     )
 
 

@@ -13,10 +13,11 @@ _ABSOLUTE_IMPORT = re.compile(r"(?m)^from tiny_audio(?:\.model)?(?:\.(\w+))? imp
 
 
 def find_class(registry: dict[str, type], name: str, shipped: str, own: str | None = None) -> type | None:
-    """The class of that name; unknown so far, the user's own file and then the package's are run until one registers it."""
-    for file in (Path(own or ""), *sorted((HERE.parent / shipped).glob("[a-z]*.py"))):
-        if name not in registry and file.is_file():
-            run_plugin(file)
+    """The class of that name; unknown so far, the user's own file is run, then the package's folder of them imported."""
+    if name not in registry and own and Path(own).is_file():
+        run_plugin(Path(own))
+    if name not in registry and (HERE.parent / shipped).is_dir():
+        importlib.import_module(f"..{shipped}", __package__)
     return registry.get(name)
 
 

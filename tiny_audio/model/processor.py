@@ -38,6 +38,9 @@ class ASRProcessor:
         with torch.device("meta"):  # only its arithmetic is asked for
             self._projector = build_projector(config)
 
+    def __reduce__(self):  # a class of a file that was run by its path cannot be found again by its name
+        return type(self), (self.config, self.tokenizer, self.feature_extractor)
+
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike, config: ASRConfig | None = None, subfolder: str = "", **hub):
         """From a checkpoint folder or Hub id; `revision`, `token`, `cache_dir`, … as usual."""
