@@ -15,7 +15,7 @@ from tiny_audio import ASRConfig, ASRModel
 from tiny_audio.cli.main import run
 from tiny_audio.debug.gradients import ADAM_EPSILON, EXPLODED, Gradient, gradients_of, verdict
 from tiny_audio.debug.lora import measure_lora, product_spectrum
-from tiny_audio.debug.measures import effective_rank, singular_values
+from tiny_audio.debug.measures import effective_rank, likeness, singular_values
 from tiny_audio.debug.report import FIGURES
 from tiny_audio.debug.routing import measure_routing, routing_of
 from tiny_audio.debug.subject import training_batches
@@ -66,6 +66,14 @@ def test_the_effective_rank_counts_directions():
     assert effective_rank(singular_values(torch.eye(7))) == pytest.approx(7)
     assert effective_rank(singular_values(torch.outer(torch.randn(5), torch.randn(9)))) == pytest.approx(1, abs=1e-3)
     assert effective_rank(torch.zeros(4)) == 0
+
+
+def test_the_likeness_of_tokens_is_the_mean_cosine_of_pairs():
+    torch.manual_seed(0)
+    tokens = torch.randn(6, 4)
+    cosines = [torch.cosine_similarity(a, b, dim=0) for i, a in enumerate(tokens) for b in tokens[i + 1 :]]
+    assert likeness(tokens) == pytest.approx(float(torch.stack(cosines).mean()), abs=1e-6)
+    assert likeness(torch.eye(5)) == pytest.approx(0, abs=1e-6)
 
 
 # ---- gradients
@@ -168,6 +176,15 @@ def test_what_is_wrong_with_weights_is_named(model, batches):
     assert zero == "language_model.model.layers.0.mlp.up_proj.weight is all zeros."
     assert collapsed == "projector.linear_1.weight has collapsed: effective rank 1.0 of 32."
     assert scale.startswith("The projected audio is 20 × as large")
+
+
+def test_a_projector_that_hears_nothing_is_named(model, batches):
+    last = model.projector.linear_2
+    last.register_forward_hook(lambda module, inputs, output: output + 100)  # far from anything that depends on speech
+    (sentence,) = weights_of(model, batches[:1]).findings()
+    assert sentence.startswith(
+        "The projector makes nearly the same of all speech: the mean cosine of two audio tokens is"
+    )
 
 
 # ---- routing

@@ -1,6 +1,7 @@
 """Measures of tensors: RMS, what is zero or no number, the spread of values, and the effective rank."""
 
 import torch
+from torch.nn import functional as F
 
 from tiny_audio.training.initialization import rms
 
@@ -29,6 +30,12 @@ def spread(x: torch.Tensor) -> tuple[str, ...]:
     values = torch.quantile(sampled(x), torch.tensor([0.05, 0.5, 0.95]))
     each = torch.quantile(x.detach().float().pow(2).mean(-1).sqrt().cpu(), torch.tensor([0.05, 0.95]))
     return tuple(f"{value:.4f}" for value in (rms(x), *values.tolist(), *each.tolist()))
+
+
+def likeness(x: torch.Tensor) -> float:
+    """Mean cosine of two different tokens of (tokens, dim): about 0 where directions are random, 1 where all are one."""
+    total, count = F.normalize(x.detach().float(), dim=-1).sum(0), len(x)
+    return float((total @ total - count) / (count * (count - 1))) if count > 1 else 1.0
 
 
 def singular_values(matrix: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from tiny_audio.model.modeling import ASRModel
 from tiny_audio.training.build import PARTS
 from tiny_audio.training.initialization import rms
 
-from .measures import SPREAD, effective_rank, not_finite, sampled, singular_values, spread, zeros
+from .measures import SPREAD, effective_rank, likeness, not_finite, sampled, singular_values, spread, zeros
 from .report import Table
 from .subject import examined, projected_audio, training_batches
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("RMS", "largest", "zeros", "NaN, inf")
 FAR_OFF = 3.0  # times larger or smaller than the token embeddings
+ALIKE = 0.9  # mean cosine of two audio tokens: the language model can hardly tell them apart
 FLAT = 0.05  # of its full rank: a projector's matrix that uses less has collapsed
 
 
@@ -77,11 +78,16 @@ class WeightReport:
             for weight in self.weights
             if weight.name.startswith("projector.")
         ]
-        scales = [("projected audio", *spread(self.audio)), ("token embeddings", *spread(self.tokens))]
+        both = (("projected audio", self.audio), ("token embeddings", self.tokens))
+        scales = [(name, *spread(x), f"{likeness(x):.3f}") for name, x in both]
         return [
             Table("Weights by part", ("part", "parameters", *COLUMNS), parts),
             Table("The projector", ("tensor", "shape", *COLUMNS, "effective rank", "full rank"), tensors),
-            Table(f"Embeddings: {len(self.audio):,} audio tokens of speech", ("embeddings", *SPREAD), scales),
+            Table(
+                f"Embeddings: {len(self.audio):,} audio tokens of speech",
+                ("embeddings", *SPREAD, "cosine of two"),
+                scales,
+            ),
         ]
 
     def part(self, name: str) -> Weight:
@@ -112,6 +118,10 @@ class WeightReport:
         if not 1 / FAR_OFF < self.scale < FAR_OFF:
             found.append(
                 f"The projected audio is {self.scale:.3g} × as large as the token embeddings; expected about 1."
+            )
+        if (alike := likeness(self.audio)) > ALIKE:
+            found.append(
+                f"The projector makes nearly the same of all speech: the mean cosine of two audio tokens is {alike:.3f}."
             )
         return found or [
             f"Nothing stands out: the projected audio is {self.scale:.2f} × as large as the token embeddings."
