@@ -15,14 +15,15 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .audio import AudioSource, is_batch, stream_audio
+from tiny_audio.audio.reading import AudioSource, is_batch, stream_audio
+from tiny_audio.audio.segment import Window, is_silent, split_windows
+
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
 from .lora import adapted_parts, add_adapters, base_name, saved_adapters
 from .processor import IGNORED_LABEL, ASRProcessor
 from .projectors import build_projector
-from .segment import Window, is_silent, split_windows
 from .streaming import stream_text
 
 

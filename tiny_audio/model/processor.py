@@ -9,7 +9,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, BatchFeature
 
-from .audio import SAMPLING_RATE, is_batch, load_audio, log_mel
+from tiny_audio.audio.mel import log_mel
+from tiny_audio.audio.reading import SAMPLING_RATE, is_batch, load_audio
+
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, adapter_for, length_mask
 from .projectors import build_projector
