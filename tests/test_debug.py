@@ -348,6 +348,15 @@ def test_tables_and_a_png_that_leave_the_checkpoint_as_it_was(what, tiny_checkpo
     assert fingerprint(run_folder) == before
 
 
+def test_a_checkpoint_of_nan_is_shown_all_the_same(adapted, tmp_path, capsys):
+    tensors = load_file(adapted / "model.safetensors")
+    save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, adapted / "model.safetensors")
+    for what in ("gradients", "weights"):
+        assert run(["debug", what, str(adapted), "-n", "1", "--output", str(tmp_path / f"{what}.png")]) == 0
+    shown = capsys.readouterr().out
+    assert "NaN or infinity in 4 tensors" in shown and "projector.norm.weight holds 32 values" in shown
+
+
 def test_every_report_can_be_drawn(tiny_parts, tiny_checkpoint, adapted, tmp_path, capsys):
     for kind in ("moe", "mosa"):
         joined(tiny_parts, kind).save_pretrained(tmp_path / kind, self_contained=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = ("RMS", "largest", "zeros", "NaN, inf")
 FAR_OFF = 3.0  # times larger or smaller than the token embeddings
 ALIKE = 0.9  # mean cosine of two audio tokens: the language model can hardly tell them apart
+LEGEND = 12  # lines that a legend can name
 FLAT = 0.05  # of its full rank: a projector's matrix that uses less has collapsed
 
 
@@ -129,17 +130,17 @@ class WeightReport:
 
     def draw(self, figure: "Figure") -> None:
         values, spectra = figure.subplots(1, 2)
-        for name, x in (("projected audio", self.audio), ("token embeddings", self.tokens)):
-            values.hist(sampled(x).numpy(), bins=200, density=True, histtype="step", label=name)
+        for name, x in (("projected audio", sampled(self.audio)), ("token embeddings", sampled(self.tokens))):
+            if x.isfinite().any():
+                values.hist(x[x.isfinite()].numpy(), bins=200, density=True, histtype="step", label=name)
         values.set(title="Values of the embeddings", ylabel="density")
-        for weight in self.weights:
-            if weight.spectrum is not None:
-                spectra.plot(
-                    (weight.spectrum / weight.spectrum[0]).numpy(), label=weight.name.removeprefix("projector.")
-                )
-        spectra.set(title="Singular values of the projector, over the largest", xlabel="number", yscale="log")
         values.legend()
-        spectra.legend(fontsize="small")
+        matrices = {weight.name: weight.spectrum for weight in self.weights if weight.spectrum is not None}
+        for name, spectrum in matrices.items():
+            spectra.plot((spectrum / spectrum[0]).numpy(), label=name.removeprefix("projector."))
+        spectra.set(title="Singular values of the projector, over the largest", xlabel="number", yscale="log")
+        if 0 < len(matrices) <= LEGEND:
+            spectra.legend(fontsize="small")
 
 
 def rank_cells(weight: Weight) -> tuple[str | None, int | None]:
