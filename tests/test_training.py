@@ -474,7 +474,9 @@ def test_a_dry_run_shows_all_and_writes_nothing(settings_of, parts, tmp_path, ca
     assert "learning_rate: 0.002" in shown and "projector" in shown and "12 clips" in shown and "3 steps" in shown
     show_plan(compose("transcription"))
     shown = capsys.readouterr().out
-    assert "configs could not be read (" in shown and "Training: speechbrain/LoquaciousSet, streamed" in shown
+    assert "596,049,920" in shown and "Training: speechbrain/LoquaciousSet, streamed" in shown
+    show_plan(compose("transcription", ["model.text_model_id=owner/unknown"]))
+    assert "configs could not be read (" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 

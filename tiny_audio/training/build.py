@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, BitsAndBytesConfig
+from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig
 
-from tiny_audio.assets import embedded
+from tiny_audio.assets import dimensions, embedded
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
@@ -52,10 +52,15 @@ def build_model(settings: ModelSettings) -> ASRModel:
         apply_stage(model.config, settings)
     add_lora(model)
     model.freeze()
+    hold_trained_in_float32(model)
+    return model
+
+
+def hold_trained_in_float32(model: ASRModel) -> None:
+    """Small updates of bfloat16 or float16 weights would be rounded away."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return model
 
 
 def add_lora(model: ASRModel) -> None:
@@ -140,15 +145,15 @@ def part_sizes(model: ASRModel) -> list[PartSize]:
 
 
 def outline(settings: ModelSettings) -> ASRModel:
-    """The model without any weights (on the meta device): only configs are read.
+    """The model without any weights (on the meta device): only configs are read, of named models the shipped sizes.
 
     Raises:
         ValueError, OSError: a config cannot be read.
     """
     if settings.pretrained is None:
         config = asr_config(settings)
-        config.audio_config = AutoConfig.from_pretrained(config.audio_model_id)
-        config.text_config = AutoConfig.from_pretrained(config.text_model_id)
+        config.audio_config = _part_config(config.audio_model_id)
+        config.text_config = _part_config(config.text_model_id)
     else:
         config = ASRConfig.from_pretrained(checkpoint_path(settings.pretrained))
         apply_stage(config, settings)
@@ -159,6 +164,11 @@ def outline(settings: ModelSettings) -> ASRModel:
         add_lora(model)
     model.freeze()
     return model
+
+
+def _part_config(model_id: str | None) -> PretrainedConfig:
+    shipped = dimensions(model_id) if model_id else None
+    return AutoConfig.for_model(**shipped) if shipped is not None else AutoConfig.from_pretrained(model_id)
 
 
 def _size(name: str, part: nn.Module) -> PartSize:
