@@ -9,6 +9,7 @@ from training_helpers import log_of, weights_of
 from tiny_audio import ASRModel
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.training import compose, train
+from tiny_audio.training.build import build_model
 from tiny_audio.training.distillation import distillation_loss, teacher_logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,6 +58,19 @@ def test_the_teacher_is_the_language_model_alone(asr):
     torch.testing.assert_close(logits, every[:, :-1][prompts["labels"][:, 1:] != -100])
     other = teacher_logits(asr, asr.processor.training_tokens(["five six seven", "nine"]))
     assert other.shape != logits.shape or not torch.allclose(other, logits)
+
+
+def test_the_teacher_has_no_lora(settings_of, tmp_path):
+    model = build_model(settings_of(tmp_path, "model.use_lora=true").model).eval()
+    prompts = model.processor.training_tokens(TEXTS)
+    before = teacher_logits(model, prompts)
+    lora = [parameter for name, parameter in model.named_parameters() if ".lora_" in name]
+    with torch.no_grad():
+        for parameter in lora:
+            parameter.add_(0.1)
+        assert not torch.allclose(model.label_logits(**prompts)[0], before)
+    assert torch.equal(teacher_logits(model, prompts), before)
+    assert lora and all(parameter.requires_grad for parameter in lora)
 
 
 def test_the_forward_gives_the_logits_of_its_loss(asr, tone):

@@ -1,7 +1,7 @@
 """ASRModel: a frozen audio encoder, a trained projector and a language model, joined into one speech recogniser."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
@@ -19,8 +19,9 @@ from .audio import AudioSource, is_batch, stream_audio
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
+from .lora import adapted_parts, add_adapters, base_name, new_adapters, saved_adapters
 from .processor import IGNORED_LABEL, ASRProcessor
-from .projectors import RMSNorm, build_projector
+from .projectors import build_projector
 from .segment import Window, is_silent, split_windows
 from .streaming import stream_text
 
@@ -56,6 +57,7 @@ class ASRModel(PreTrainedModel):
         encoder: EncoderAdapter | None = None,
         language_model: nn.Module | None = None,
         processor: ASRProcessor | None = None,
+        adapters: dict | None = None,
     ):
         super().__init__(config)
         encoder = encoder or build_encoder(config.audio_config, config.encoder_padding, config.encoder_layer)
@@ -63,8 +65,9 @@ class ASRModel(PreTrainedModel):
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
         self.encoder, self.language_model = encoder, language_model
         self.projector = build_projector(config)
+        add_adapters(self, new_adapters(config) if adapters is None else adapters)
         self.processor: ASRProcessor = processor  # type: ignore[assignment]  # None only where built from configs alone
-        self._sources: tuple[tuple[str, str], ...] = ()  # where encoder and language model were loaded from
+        self.sources: tuple[tuple[str, str], ...] = ()  # where encoder and language model lie, unchanged
         self.freeze()
 
     @classmethod
@@ -94,10 +97,8 @@ class ASRModel(PreTrainedModel):
 
     @classmethod
     def from_parts(cls, config: ASRConfig, **options) -> "ASRModel":
-        """Join the parts that `audio_model_id` and `text_model_id` name by a new projector; options as above."""
-        model = cls._join(config, load_options(options))
-        model.match_embedding_scale()
-        return model
+        """Join the parts that `audio_model_id` and `text_model_id` name by a new, random projector; options as above."""
+        return cls._join(config, load_options(options))
 
     @classmethod
     def _join(cls, config: ASRConfig, options: dict, checkpoint: str | None = None, subfolder: str = "") -> "ASRModel":
@@ -106,8 +107,9 @@ class ASRModel(PreTrainedModel):
         home = sources if checkpoint is None else [(checkpoint, subfolder)] * 2
         with explained(home[1][0], "a model's tokenizer and feature extractor"):
             processor = ASRProcessor.from_parts(config, *home, **hub_options(options))
-        model = cls(config, encoder, language_model, processor)
-        model._sources = tuple(sources)
+        adapters = None if checkpoint is None else saved_adapters(config, checkpoint, subfolder, **hub_options(options))
+        model = cls(config, encoder, language_model, processor, adapters)
+        model.sources = tuple(sources)
         model.projector.to(encoder.encoder.dtype)
         if "device_map" in options:
             for part in (model.encoder, model.projector):
@@ -121,35 +123,18 @@ class ASRModel(PreTrainedModel):
         """
         if self_contained is not None:
             self.config.self_contained = self_contained
-        save_checkpoint(self, Path(save_directory), self._sources)
-
-    @torch.no_grad()
-    def match_embedding_scale(self, speech: Callable[[], Iterable[torch.Tensor]] | None = None) -> None:
-        """Start the projected audio at the RMS of the token embeddings: further off, training takes long to take off.
-
-        The last layer is scaled; if it is no norm, by what it makes of speech (features and mask), or of random frames.
-        """
-        *_, last = (module for module in self.projector.modules() if module._parameters)
-        wanted, weight = _rms(self.language_model.get_input_embeddings().weight), next(self.projector.parameters())
-        if isinstance(last, RMSNorm):
-            made = last.weight
-        elif speech is not None:
-            embeddings, counts = self.encode_audio(*(tensor.to(weight.device) for tensor in speech()))
-            made = embeddings[length_mask(counts, embeddings.shape[1])]
-        else:
-            frames = torch.randn(1, 240, self.encoder.dim, generator=torch.Generator().manual_seed(0))
-            made = self.projector(frames.to(weight))
-        factor = wanted.to(weight.device) / _rms(made)
-        for parameter in last.parameters() if factor.isfinite() else ():
-            parameter.mul_(factor)
+        save_checkpoint(self, Path(save_directory), self.sources)
 
     def freeze(self) -> None:
         """Let only the trained parts have gradients."""
+        self.config.language_model_tuned |= not self.config.freeze_language_model
         self.encoder.requires_grad_(False)
         self.language_model.requires_grad_(not self.config.freeze_language_model)
         self.projector.requires_grad_(not self.config.freeze_projector)
         if self.encoder.layer_weights is not None:  # the projector's input: the two are trained together
             self.encoder.layer_weights.requires_grad_(not self.config.freeze_projector)
+        for tensor in [parameter for name, parameter in self.named_parameters() if base_name(name) is None]:
+            tensor.requires_grad_(not self.config.freeze_lora)
 
     def train(self, mode: bool = True) -> "ASRModel":
         """As nn.Module's; frozen parts stay in inference mode, without dropout."""
@@ -157,6 +142,9 @@ class ASRModel(PreTrainedModel):
         self.encoder.eval()
         if self.config.freeze_language_model:
             self.language_model.eval()
+        for part in adapted_parts(self).values() if not self.config.freeze_lora else ():
+            for module in part.modules():
+                getattr(module, "lora_dropout", nn.Identity()).train(mode)
         return self
 
     def encode_audio(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -322,10 +310,6 @@ class ASRModel(PreTrainedModel):
         if heard:
             decoded = iter(self.processor.batch_decode(self.generate(**self.processor(heard), **generation)))
         return ["" if is_silent(waveform) else next(decoded) for waveform in waveforms]
-
-
-def _rms(x: torch.Tensor) -> torch.Tensor:
-    return x.detach().float().pow(2).mean().sqrt()
 
 
 def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:

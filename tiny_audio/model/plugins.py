@@ -1,4 +1,4 @@
-"""Files that register more encoder adapters and projectors, shipped or a user's own: run here, exported with a checkpoint."""
+"""Files that register encoder adapters and projectors, shipped or a user's own: run here, exported with a checkpoint."""
 
 import importlib.util
 import logging
@@ -10,6 +10,14 @@ from torch import nn
 
 HERE = Path(__file__).parent
 _ABSOLUTE_IMPORT = re.compile(r"(?m)^from tiny_audio(?:\.model)?(?:\.(\w+))? import")
+
+
+def find_class(registry: dict[str, type], name: str, shipped: str, own: str | None = None) -> type | None:
+    """The class of that name; unknown so far, the user's own file and then the package's are run until one registers it."""
+    for file in (Path(own or ""), *sorted((HERE.parent / shipped).glob("[a-z]*.py"))):
+        if name not in registry and file.is_file():
+            run_plugin(file)
+    return registry.get(name)
 
 
 def run_plugin(file: Path) -> None:
