@@ -52,7 +52,8 @@ def test_a_loader_that_starts_later_draws_the_same(streamed, workers, settings_o
 
 
 def test_a_resumed_run_is_exact_and_validates_with_the_published_instruction(settings_of, tmp_path):
-    options = (VARIETY, "training.distillation_weight=0.5", "training.max_steps=6", "training.save_steps=3")
+    others = ("training.distillation_weight=0.5", "training.time_masks=2", "training.audio_token_dropout=0.1")
+    options = (VARIETY, *others, "training.max_steps=6", "training.save_steps=3")
     settings = settings_of(tmp_path / "whole", *options)
     train(settings)
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
