@@ -145,7 +145,6 @@ def test_the_command_line_prints_one_line():
     command = [sys.executable, "-m", "tiny_audio.cli.main", "train", "--experiment", "transcriptoin"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [
-        f"Error: Unknown experiment 'transcriptoin'; known: {', '.join(members('experiments', FOLDERS))}. "
-        "Did you mean transcription?"
-    ]
+    known = ", ".join(members("experiments", FOLDERS))
+    expected = f"Error: Unknown experiment 'transcriptoin'; known: {known}. Did you mean transcription?"
+    assert done.stderr.splitlines() == [expected]

@@ -122,7 +122,7 @@ def test_a_checkpoint_without_its_lora_is_one_line(adapted, tmp_path, capsys):
 
 
 def test_layers_that_are_not_there_are_named():
-    with pytest.raises(ValueError, match="no layer for LoRA of the name query; its linear layers are .*q_proj"):
+    with pytest.raises(TinyAudioError, match="no layer for LoRA of the name query; its linear layers are .*q_proj"):
         build_model(settings("model.use_lora=true", "model.lora_target_modules=[query]").model)
 
 

@@ -15,8 +15,8 @@ from tiny_audio.evaluation.hardware import pick_device
 from tiny_audio.evaluation.recognizers.source import ModelSource, offline_if_unreachable
 
 if TYPE_CHECKING:
+    from tiny_audio.audio.segment import Window
     from tiny_audio.model.modeling import ASRModel
-    from tiny_audio.model.segment import Window
 
 AUDIO_SUFFIXES = frozenset(
     ".aac .aif .aiff .amr .au .caf .flac .m4a .mka .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()
@@ -131,7 +131,7 @@ def transcribe_files(
 
     A file that cannot be read gives a Transcript with `error` and the others go on. Memory stays bounded.
     """
-    from tiny_audio.model.audio import SAMPLING_RATE
+    from tiny_audio.audio.reading import SAMPLING_RATE
 
     open_transcripts: dict[int, Transcript] = {}
     pieces = _pieces(model, files)

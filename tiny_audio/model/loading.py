@@ -15,7 +15,7 @@ from transformers.utils import cached_file
 from .config import ASRConfig
 from .encoders import load_encoder, quiet_transformers
 from .lora import TENSORS_FILE, adapted_parts, adapter_tensors, base_name, find_adapter_file
-from .plugins import export_plugin
+from .plugins import CODE, export_file, export_plugin
 
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_FOLDER, DECODER_FOLDER = "encoder", "decoder"  # of a self-contained checkpoint
@@ -191,7 +191,7 @@ def _save_part(part: nn.Module, companion, source: tuple[str, str] | None, folde
 
 
 def _export_code(folder: Path) -> None:
-    """The files of this package beside the weights, so that transformers alone can run them (trust_remote_code)."""
-    for file in Path(__file__).parent.glob("*.py"):
+    """The code beside the weights, so that transformers alone can run it (trust_remote_code)."""
+    for file in (file for home in CODE for file in home.glob("*.py")):
         if file.name != "__init__.py" and file.parent.resolve() != folder.resolve():
-            shutil.copyfile(file, folder / file.name)
+            export_file(file, folder)

@@ -15,14 +15,15 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .audio import AudioSource, is_batch, stream_audio
+from tiny_audio.audio.reading import AudioSource, is_batch, stream_audio
+from tiny_audio.audio.segment import Window, is_silent, split_windows
+
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
-from .lora import adapted_parts, add_adapters, base_name, new_adapters, saved_adapters
+from .lora import adapted_parts, add_adapters, base_name, saved_adapters
 from .processor import IGNORED_LABEL, ASRProcessor
 from .projectors import build_projector
-from .segment import Window, is_silent, split_windows
 from .streaming import stream_text
 
 
@@ -65,7 +66,7 @@ class ASRModel(PreTrainedModel):
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
         self.encoder, self.language_model = encoder, language_model
         self.projector = build_projector(config)
-        add_adapters(self, new_adapters(config) if adapters is None else adapters)
+        add_adapters(self, adapters or {})
         self.processor: ASRProcessor = processor  # type: ignore[assignment]  # None only where built from configs alone
         self.sources: tuple[tuple[str, str], ...] = ()  # where encoder and language model lie, unchanged
         self.freeze()
@@ -107,7 +108,7 @@ class ASRModel(PreTrainedModel):
         home = sources if checkpoint is None else [(checkpoint, subfolder)] * 2
         with explained(home[1][0], "a model's tokenizer and feature extractor"):
             processor = ASRProcessor.from_parts(config, *home, **hub_options(options))
-        adapters = None if checkpoint is None else saved_adapters(config, checkpoint, subfolder, **hub_options(options))
+        adapters = saved_adapters(config, checkpoint, subfolder, **hub_options(options)) if checkpoint else {}
         model = cls(config, encoder, language_model, processor, adapters)
         model.sources = tuple(sources)
         model.projector.to(encoder.encoder.dtype)

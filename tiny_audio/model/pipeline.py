@@ -6,7 +6,7 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import Pipeline
 
-from .audio import SAMPLING_RATE, is_batch
+from tiny_audio.audio.reading import SAMPLING_RATE, is_batch
 
 
 class ASRPipeline(Pipeline):

@@ -8,16 +8,17 @@ from torch import nn
 from transformers import AutoConfig, BitsAndBytesConfig
 
 from tiny_audio.assets import embedded
-from tiny_audio.errors import require_extra
+from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
-from tiny_audio.model.lora import add_adapters, new_adapters
+from tiny_audio.model.lora import ADAPTER, ENCODER_ADAPTER, adaptable_parts, adapted_parts, add_adapters, import_peft
 from tiny_audio.model.modeling import ASRModel
 
 from .schema import ModelSettings
 
 PARTS = ("encoder", "projector", "language_model")
 SHIPPED_MODEL = "nano"
+LORA_TARGETS = ["q_proj", "v_proj"]
 OF_THE_LOADING = ("pretrained", "attn_implementation", "quantization")  # settings that no checkpoint holds
 
 
@@ -49,12 +50,50 @@ def build_model(settings: ModelSettings) -> ASRModel:
         path = checkpoint_path(settings.pretrained)
         model = ASRModel.from_pretrained(path, dtype=settings.model_dtype, **options)
         apply_stage(model.config, settings)
-        add_adapters(model, new_adapters(model.config))
+    add_lora(model)
     model.freeze()
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return model
+
+
+def add_lora(model: ASRModel) -> None:
+    """Puts the LoRA that the model's config asks for into the parts that have none yet.
+
+    Raises:
+        TinyAudioError: a part has no linear layer of a name that is asked for.
+    """
+    adapters = new_adapters(model.config)
+    for folder in sorted(adapters.keys() - adapted_parts(model).keys()):
+        part, wanted = adaptable_parts(model)[folder], adapters[folder].target_modules
+        names = {name.rpartition(".")[2] for name, module in part.named_modules() if isinstance(module, nn.Linear)}
+        if unknown := sorted(wanted - names):
+            raise TinyAudioError(
+                f"{type(part).__name__} has no layer for LoRA of the name {', '.join(unknown)}; its linear layers are "
+                f"{', '.join(sorted(names))}."
+            )
+    add_adapters(model, adapters)
+
+
+def new_adapters(config: ASRConfig) -> dict:
+    """The LoRA that a config asks for, as PEFT's configs by folder of the checkpoint."""
+    wanted = {
+        ADAPTER: (config.use_lora and config.lora_rank, config.lora_alpha, config.lora_target_modules),
+        ENCODER_ADAPTER: (config.encoder_lora_rank, config.encoder_lora_alpha, config.encoder_lora_target_modules),
+    }
+    return {
+        folder: import_peft().LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=targets or LORA_TARGETS,
+            lora_dropout=config.lora_dropout,
+            task_type="CAUSAL_LM" if folder == ADAPTER else None,
+            base_model_name_or_path=config.text_model_id if folder == ADAPTER else config.audio_model_id,
+        )
+        for folder, (rank, alpha, targets) in wanted.items()
+        if rank
+    }
 
 
 def quantization_config(settings: ModelSettings) -> BitsAndBytesConfig | None:
@@ -116,7 +155,10 @@ def outline(settings: ModelSettings) -> ASRModel:
     if config.audio_config is not None:
         config.audio_config = adapter_for(config.audio_config).encoder_config(config.audio_config)
     with torch.device("meta"):
-        return ASRModel(config)
+        model = ASRModel(config)
+        add_lora(model)
+    model.freeze()
+    return model
 
 
 def _size(name: str, part: nn.Module) -> PartSize:
