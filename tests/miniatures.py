@@ -38,7 +38,7 @@ TDT = {**PARAKEET, "decoder_hidden_size": 16, "num_decoder_layers": 1, "blank_to
 # name: (the larger checkpoint's model class, its config, the encoder inside it)
 ENCODERS = {
     "hubert": ("HubertForCTC", HUBERT, "hubert"),
-    "hubert-xlarge": ("HubertForCTC", {**HUBERT, "hidden_size": 48, "num_hidden_layers": 3}, "hubert"),
+    "hubert-xlarge": ("HubertForCTC", {**HUBERT, "hidden_size": 48}, "hubert"),
     "hubert-group": ("HubertForCTC", {**RAW, "feat_extract_norm": "group", "do_stable_layer_norm": False}, "hubert"),
     "hubert-batch-norm": ("HubertForCTC", {**RAW, "conv_pos_batch_norm": True}, "hubert"),
     "wav2vec2": ("Wav2Vec2ForCTC", RAW, "wav2vec2"),
