@@ -109,10 +109,18 @@ class SpeechCollator:
     Args:
         processor: an ASRProcessor.
         clean: makes the label of a text; `tiny_audio.text.labels.clean_label` by default.
+        draw_instructions: gives as many instructions as a batch has clips; the published one by default.
+        teacher: whether batches hold, as `teacher`, what a language model reads that teaches from the transcripts.
     """
 
-    def __init__(self, processor: Any, clean: Callable[[str], str] | None = None) -> None:
-        self.processor = processor
+    def __init__(
+        self,
+        processor: Any,
+        clean: Callable[[str], str] | None = None,
+        draw_instructions: Callable[[int], list[str]] | None = None,
+        teacher: bool = False,
+    ) -> None:
+        self.processor, self.draw_instructions, self.teacher = processor, draw_instructions, teacher
         self.clean = clean or default_clean()
 
     def __call__(self, clips: Sequence[Example | Dropped]) -> dict[str, Any]:
@@ -130,14 +138,19 @@ class SpeechCollator:
         examples = [clip for clip in clips if isinstance(clip, Example)]
         if not examples:
             raise TinyAudioError(f"No clip of a batch of {len(clips)} can be read; expected at least one.")
+        texts = [self.clean(example.text) for example in examples]
+        instructions = None if self.draw_instructions is None else self.draw_instructions(len(examples))
         batch = self.processor(
             audio=[example.waveform for example in examples],
-            text=[self.clean(example.text) for example in examples],
+            text=texts,
             sampling_rate=16_000,
             return_tensors="pt",
+            instructions=instructions,
         )
+        taught = {"teacher": self.processor.training_tokens(texts, instructions=instructions)} if self.teacher else {}
         return {
             **batch,
+            **taught,
             "audio_seconds": torch.tensor([example.duration for example in examples], dtype=torch.float32),
             "skipped": [asdict(clip) for clip in clips if isinstance(clip, Dropped)],
         }

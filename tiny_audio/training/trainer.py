@@ -21,6 +21,7 @@ from tiny_audio.model.processor import IGNORED_LABEL
 
 from .augment import drop_audio_tokens, spec_augment
 from .checkpoints import BEST, LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of, truncate_log, write_whole
+from .distillation import distillation_loss, teacher_logits
 from .feed import Feed
 from .schema import Settings, TrainingSettings
 from .validation import Validation
@@ -55,7 +56,7 @@ class SpeechTrainer(Trainer):
     ) -> None:
         self.feed, self.validation, self.folder = feed, validation, folder
         self.meter = Meter()
-        self._auxiliary: list[torch.Tensor] = []  # a batch each, since the last entry of the log
+        self._parts: dict[str, list[torch.Tensor]] = {}  # of the loss, a batch each, since the last entry of the log
         self.start_step = 0
         self.settings = settings.training
         model.label_smoothing = self.settings.label_smoothing
@@ -110,11 +111,27 @@ class SpeechTrainer(Trainer):
         if "input_features" in inputs and self.settings.time_masks + self.settings.frequency_masks:
             features = spec_augment(inputs["input_features"], inputs["audio_attention_mask"], self.settings)
             inputs = {**inputs, "input_features": features}
+        prompts = inputs.pop("teacher", None)
         outputs = model(**inputs)
-        loss = outputs.loss * outputs.num_label_tokens / num_items_in_batch
+        loss = outputs.loss if prompts is None else self._distilled(outputs, prompts)
+        loss = loss * outputs.num_label_tokens / num_items_in_batch
         if outputs.auxiliary_loss is not None:
-            self._auxiliary.append(outputs.auxiliary_loss.detach())
+            self._note("auxiliary_loss", outputs.auxiliary_loss)
         return (loss, outputs) if return_outputs else loss
+
+    def _distilled(self, outputs: Any, prompts: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The loss with a share of its cross-entropy replaced by the divergence from the teacher."""
+        weight, auxiliary = self.settings.distillation_weight, 0.0
+        with self.accelerator.autocast():
+            teacher = teacher_logits(self.model, prompts)
+        divergence = distillation_loss(outputs.logits, teacher, self.settings.distillation_temperature)
+        self._note("distillation_loss", divergence)
+        if outputs.auxiliary_loss is not None:
+            auxiliary = self.model.config.router_aux_loss_coef * outputs.auxiliary_loss
+        return (1 - weight) * (outputs.loss - auxiliary) + weight * divergence + auxiliary
+
+    def _note(self, name: str, part: torch.Tensor) -> None:
+        self._parts.setdefault(name, []).append(part.detach())
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -181,9 +198,8 @@ class SpeechTrainer(Trainer):
             return  # the Trainer's summary of itself, in units that mean nothing here
         if "loss" in logs:
             logs.update(self.meter.take())
-            if self._auxiliary:
-                logs["auxiliary_loss"] = float(torch.stack(self._auxiliary).mean())
-                self._auxiliary.clear()
+            logs.update({name: float(torch.stack(values).mean()) for name, values in self._parts.items()})
+            self._parts.clear()
         self.state.epoch = self.feed.epochs(self.state.global_step)
         super().log(logs, start_time)
         with open(self.folder / LOG_FILE, "a", encoding="utf-8") as file:
