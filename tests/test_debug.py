@@ -68,6 +68,13 @@ def test_the_effective_rank_counts_directions():
     assert effective_rank(torch.zeros(4)) == 0
 
 
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (6, 2, 3)])
+def test_singular_values_are_torchs(shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    torch.testing.assert_close(singular_values(x), torch.linalg.svdvals(x.flatten(1)))
+
+
 def test_the_likeness_of_tokens_is_the_mean_cosine_of_pairs():
     torch.manual_seed(0)
     tokens = torch.randn(6, 4)
