@@ -2,20 +2,26 @@
 
 import gc
 import re
+import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from data_helpers import wav_bytes, write_csv
 from miniatures import DECODERS, ENCODERS, encoder_family, extractor_of, save_decoder_family
+from peft import PeftModel
 from safetensors.torch import load_file
 from training_helpers import log_of, weights_of
+from transformers import AutoModelForCausalLM
 
 from tiny_audio import ASRModel
 from tiny_audio.data import DataConfig, open_corpus
 from tiny_audio.evaluation.run import evaluate
 from tiny_audio.evaluation.settings import EvalSettings
+from tiny_audio.export.merge import merge_checkpoint
 from tiny_audio.training import Settings, compose, train
 from tiny_audio.training.config import config_folders, members
 from tiny_audio.training.schema import to_settings
@@ -52,6 +58,17 @@ SHORT = {
 }  # fmt: skip
 STAGES = {"1": "transcription", "2": "mlp_lora"}  # the experiments whose checkpoints the later ones begin with
 FOLDERS = config_folders()
+
+
+def yaml_of(experiment: str) -> str:
+    return (FOLDERS[-1] / "experiments" / f"{experiment}.yaml").read_text()
+
+
+def written(checkpoint: Path, seconds: float = 1.0) -> list[int]:
+    """The tokens that a checkpoint writes for a noise."""
+    model = ASRModel.from_pretrained(checkpoint, dtype="float32")
+    noise = np.random.default_rng(0).normal(0, 0.1, int(16_000 * seconds)).astype(np.float32)
+    return model.generate(**model.processor(noise), max_new_tokens=8)[0].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +155,7 @@ def trained(part, clips, tmp_path_factory):
 
     @cache
     def run(experiment: str) -> tuple[Settings, Path, Path | None]:
-        text = (FOLDERS[-1] / "experiments" / f"{experiment}.yaml").read_text()
-        stage = re.search(r"model\.pretrained=outputs/STAGE_(\d)/best", text)
+        stage = re.search(r"model\.pretrained=outputs/STAGE_(\d)/best", yaml_of(experiment))
         start = run(STAGES[stage[1]])[1] / "best" if stage else None
         values = {f"training.{key}": "null" if value is None else value for key, value in SHORT.items()}
         values |= {f"model.{key}": value for key, value in SMALL.items()}
@@ -155,7 +171,10 @@ def trained(part, clips, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("experiment", members("experiments", FOLDERS))
+EXPERIMENTS = members("experiments", FOLDERS)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains_what_it_says(experiment, trained):
     settings, folder, start = trained(experiment)
     model, best = settings.model, folder / "best"
@@ -174,3 +193,24 @@ def test_every_experiment_trains_what_it_says(experiment, trained):
         held = getattr(torch, model.model_dtype)  # of what is frozen
         same = all(torch.equal(after[name].to(held), before[name].to(held)) for name in before)
         assert same == model.freeze_projector
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_goes_on_where_it_stopped(experiment, trained, tmp_path):
+    settings, folder, _ = trained(experiment)
+    run = shutil.copytree(folder, tmp_path / "run")
+    longer = replace(settings, output_dir=str(run), training=replace(settings.training, max_steps=22))
+    train(longer, resume=str(run))
+    assert log_of(run, "loss")[:20] == log_of(folder, "loss") and len(log_of(run, "loss")) == 22
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if "use_lora: true" in yaml_of(name)])
+def test_every_experiment_with_lora_merges_and_loads_in_peft(experiment, trained, tmp_path):
+    _, folder, _ = trained(experiment)
+    merged = merge_checkpoint(str(folder / "best"), tmp_path / "merged").folder
+    assert written(merged) == written(folder / "best")
+    model = ASRModel.from_pretrained(folder / "best", dtype="float32")
+    plain = AutoModelForCausalLM.from_pretrained(model.config.text_model_id, dtype=torch.float32)
+    tuned = PeftModel.from_pretrained(plain, folder / "best" / "adapter")
+    ids = torch.arange(5, 15)[None]
+    torch.testing.assert_close(tuned(ids).logits, model.language_model(ids).logits)
