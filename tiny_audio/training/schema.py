@@ -141,9 +141,8 @@ class TrainingSettings:
         0.0, "Share of the loss that compares with the frozen language model reading the transcript; 0 for none."
     )
     distillation_temperature: float = _option(2.0, "Both sides of that comparison are softened by it; 1 for as is.")
-    prompt_variety: list[str] | None = field(
-        default=None,
-        metadata={"help": "Instructions drawn for the training clips beside the published one; null for none."},
+    prompt_variety: list[str] | None = _option(
+        None, "Instructions drawn for the training clips beside the published one; null for none."
     )
     time_masks: int = _option(0, "SpecAugment: stripes of log-mel frames that are hidden in each clip.")
     time_mask_frames: int = _option(100, "SpecAugment: widest such stripe, in frames; never over a fifth of the clip.")
