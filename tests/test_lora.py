@@ -198,6 +198,16 @@ def test_the_third_stage_trains_both(second_stage, tmp_path):
         assert old.keys() == new.keys() and any(not torch.equal(old[key], new[key]) for key in old), name
 
 
+def test_a_later_stage_keeps_what_was_trained_as_exact_as_it_was(second_stage, tmp_path):
+    """Frozen parts in bfloat16 do not round the projector and LoRA of the stage before."""
+    stage = second_stage / "best"
+    run_stage(tmp_path / "run", f"model.pretrained={stage}", "model.freeze_projector=true", "model.model_dtype=bfloat16",
+              "model.use_lora=true", "training.learning_rate=0", "training.max_steps=1")  # fmt: skip
+    for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
+        old, new = load_file(stage / name), load_file(tmp_path / "run/best" / name)
+        assert all(torch.equal(old[key], new[key]) for key in old), name
+
+
 def test_lora_that_is_not_asked_for_is_kept_as_it_is(second_stage, tmp_path):
     run_stage(tmp_path / "run", f"model.pretrained={second_stage / 'best'}", "training.max_steps=2")
     old, new = lora_of(second_stage / "best"), lora_of(tmp_path / "run/best")

@@ -86,7 +86,7 @@ def test_lora_is_counted_beside_the_parts():
 
 
 def test_the_bytes_are_those_of_the_files_that_training_writes(tmp_path):
-    """Of a stage that trains LoRA alone, the projector lies there in the precision of the frozen parts."""
+    """Of a stage that trains LoRA alone, the projector lies there as well, as exact as it was."""
     overrides = ["model.use_lora=true", "model.freeze_projector=true", "model.model_dtype=bfloat16"]
     settings = compose("quickstart", overrides).model
     build_model(settings).save_pretrained(tmp_path, self_contained=False)

@@ -27,7 +27,7 @@ class ModelSize:
     parts: tuple[int, int, int]
     lora: int
     trained: int
-    checkpoint_bytes: int  # of the tensors that training writes, trained ones in float32; without frozen parts
+    checkpoint_bytes: int  # of the tensors that training writes, in float32; without encoder and language model
 
     def cells(self) -> tuple[str, ...]:
         """A row of the table."""
@@ -54,14 +54,13 @@ def model_size(experiment: str, settings: ModelSettings) -> ModelSize:
     of_lora = [sum(x.numel() for name, x in lora.items() if name.startswith(size.name)) for size in sizes]
     encoder, projector, language_model = (size.total - count for size, count in zip(sizes, of_lora, strict=True))
     saved = [*trained_parameters(model).values(), *lora.values()]
-    frozen: torch.dtype = getattr(torch, settings.model_dtype)
     return ModelSize(
         experiment,
         names=(short_name(settings.audio_model_id), model.config.projector_type, short_name(settings.text_model_id)),
         parts=(encoder, projector, language_model),
         lora=sum(of_lora),
         trained=sum(size.trainable for size in sizes),
-        checkpoint_bytes=sum(x.numel() * (torch.float32 if x.requires_grad else frozen).itemsize for x in saved),
+        checkpoint_bytes=sum(x.numel() * torch.float32.itemsize for x in saved),
     )
 
 

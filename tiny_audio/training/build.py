@@ -11,7 +11,16 @@ from tiny_audio.assets import dimensions, embedded
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
-from tiny_audio.model.lora import ADAPTER, ENCODER_ADAPTER, adaptable_parts, adapted_parts, add_adapters, import_peft
+from tiny_audio.model.loading import load_trained_tensors
+from tiny_audio.model.lora import (
+    ADAPTER,
+    ENCODER_ADAPTER,
+    adaptable_parts,
+    adapted_parts,
+    add_adapters,
+    base_name,
+    import_peft,
+)
 from tiny_audio.model.modeling import ASRModel
 
 from .schema import ModelSettings
@@ -34,7 +43,7 @@ class PartSize:
 def build_model(settings: ModelSettings) -> ASRModel:
     """The model to train: pretrained parts joined by a new projector, or a checkpoint to go on from.
 
-    What is trained is held in float32, whatever precision the frozen parts have.
+    What is trained, now or before, is held in float32, whatever precision the frozen parts have.
 
     Raises:
         TinyAudioError: bitsandbytes is not installed. ValueError, OSError: a part or the checkpoint cannot be loaded
@@ -49,6 +58,8 @@ def build_model(settings: ModelSettings) -> ASRModel:
     else:
         path = checkpoint_path(settings.pretrained)
         model = ASRModel.from_pretrained(path, dtype=settings.model_dtype, **options)
+        hold_trained_in_float32(model)
+        load_trained_tensors(model, path)  # again, since the precision of the frozen parts has rounded them
         apply_stage(model.config, settings)
     add_lora(model)
     model.freeze()
@@ -57,9 +68,13 @@ def build_model(settings: ModelSettings) -> ASRModel:
 
 
 def hold_trained_in_float32(model: ASRModel) -> None:
-    """Small updates of bfloat16 or float16 weights would be rounded away."""
+    """Small updates of bfloat16 or float16 weights would be rounded away, and so would what an earlier stage made."""
+    pretrained = {*model.encoder.encoder.parameters()}
+    if not model.config.language_model_tuned:
+        pretrained |= {*model.language_model.parameters()}
+    lora = {parameter for name, parameter in model.named_parameters() if base_name(name) is None}
     for parameter in model.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad or parameter not in pretrained - lora:
             parameter.data = parameter.data.float()
 
 
