@@ -1,6 +1,7 @@
 """Audio encoders: one adapter a family, all with one face: features and their lengths in, frames and their lengths out."""
 
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.utils import logging
 
+from .audio import SAMPLING_RATE
 from .plugins import run_plugin
 
 WINDOW_SAMPLES = 480_000  # 30 s at 16 kHz: what Whisper's and GLM-ASR's encoders were trained on
@@ -65,6 +67,11 @@ class EncoderAdapter(nn.Module):
         for kernel, stride, padding in reversed(self.framing + self.convolutions):
             length = max(1, (length - 1) * stride + kernel - 2 * padding)
         return length
+
+    @property
+    def frame_seconds(self) -> float:
+        """From one encoder frame to the next."""
+        return prod(stride for _, stride, _ in self.framing + self.convolutions) / SAMPLING_RATE
 
     def feature_length(self, samples: int) -> int:
         """Mel frames (or samples, for encoders of raw audio) of a clip, at least those of `min_samples`."""

@@ -125,8 +125,10 @@ def load_trained_tensors(model: nn.Module, path: str, subfolder: str = "", **hub
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The checkpoint's tensors: projector, layer weights, and a fine-tuned language model (tied ones once)."""
-    trained = ["projector.", "encoder.layer_weights"] + ["language_model."] * (not model.config.freeze_language_model)
+    """The checkpoint's tensors: projector, CTC head, layer weights, and a fine-tuned language model (tied ones once)."""
+    trained = ["projector.", "ctc_head.", "encoder.layer_weights"] + ["language_model."] * (
+        not model.config.freeze_language_model
+    )
     return {name: parameter for name, parameter in model.named_parameters() if name.startswith(tuple(trained))}
 
 
