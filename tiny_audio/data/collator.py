@@ -119,7 +119,7 @@ class SpeechCollator:
         """Makes a batch.
 
         Returns:
-            what the processor returns for audio and text, plus `audio_seconds`, float32 (batch,), and `skipped`, the
+            what the processor returns for audio and text, plus `ctc_labels` for a model with a CTC head, `audio_seconds`, float32 (batch,), and `skipped`, the
             list of entries that `Skipped.update` takes; both are to be taken out before the model's forward.
 
         Raises:
@@ -130,14 +130,27 @@ class SpeechCollator:
         examples = [clip for clip in clips if isinstance(clip, Example)]
         if not examples:
             raise TinyAudioError(f"No clip of a batch of {len(clips)} can be read; expected at least one.")
-        batch = self.processor(
-            audio=[example.waveform for example in examples],
-            text=[self.clean(example.text) for example in examples],
-            sampling_rate=16_000,
-            return_tensors="pt",
-        )
+        texts = [self.clean(example.text) for example in examples]
+        waveforms = [example.waveform for example in examples]
+        batch = self.processor(audio=waveforms, text=texts, sampling_rate=16_000, return_tensors="pt")
+        if vocabulary := self.processor.config.ctc_vocabulary:
+            batch["ctc_labels"] = ctc_labels(texts, vocabulary)
         return {
             **batch,
             "audio_seconds": torch.tensor([example.duration for example in examples], dtype=torch.float32),
             "skipped": [asdict(clip) for clip in clips if isinstance(clip, Dropped)],
         }
+
+
+def ctc_labels(texts: Sequence[str], vocabulary: Sequence[str]) -> Any:
+    """Texts → a CTC head's classes (batch, characters), -100 in the padding and for a text that it cannot spell whole."""
+    import torch
+
+    from tiny_audio.model.alignment import ANY, SEPARATORS, spell
+    from tiny_audio.model.processor import IGNORED_LABEL
+
+    between = [index for index, character in enumerate(vocabulary) if character in SEPARATORS][:1]
+    rows = [[n for word in spell(text, vocabulary)[1] for n in (*between, *word)][len(between) :] for text in texts]
+    longest = max(1, *map(len, rows))
+    padded = [([] if ANY in row else row) + [IGNORED_LABEL] * longest for row in rows]
+    return torch.tensor([row[:longest] for row in padded])

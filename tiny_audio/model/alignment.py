@@ -61,9 +61,9 @@ def align(scores: np.ndarray, text: str, vocabulary: Sequence[str], frame_second
     first, last = np.searchsorted(path, states), np.searchsorted(path, states, "right")
     spans = np.stack([first[bounds[:-1]], last[bounds[1:] - 1]], axis=1) * (frame_seconds / repeats)
     spans, timed = _fit_to_sound(spans, window.waveform) + window.start / SAMPLING_RATE, []
-    for word, (begin, end), span in zip(words, pairwise(bounds), spans.tolist(), strict=True):
-        known = [emissions[first[n] : last[n], states[n]].max() for n in range(begin, end) if classes[n] != ANY]
-        timed.append(Word(word, *span, float(np.exp(known).mean()) if known else None))
+    for word, (a, b), (start, end) in zip(words, pairwise(bounds), spans.tolist(), strict=True):
+        known = [emissions[first[n] : last[n], states[n]].max() for n in range(a, b) if classes[n] != ANY]
+        timed.append(Word(word, start, end, float(np.exp(known).mean()) if known else None))
     return timed
 
 

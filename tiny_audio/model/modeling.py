@@ -64,7 +64,8 @@ class ASRModel(PreTrainedModel):
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
         self.encoder, self.language_model = encoder, language_model
         self.projector = build_projector(config)
-        self.ctc_head = nn.Linear(encoder.dim, len(config.ctc_vocabulary)) if config.ctc_vocabulary else None
+        characters = config.ctc_vocabulary
+        self.ctc_head: nn.Linear | None = nn.Linear(encoder.dim, len(characters)) if characters else None
         self.processor: ASRProcessor = processor  # type: ignore[assignment]  # None only where built from configs alone
         self._sources: tuple[tuple[str, str], ...] = ()  # where encoder and language model were loaded from
         self.freeze()
@@ -343,14 +344,15 @@ class ASRModel(PreTrainedModel):
             inputs = self.processor([window.waveform for window in heard]).to(self.device)
             frames = self.encoder(inputs[self.encoder.input_name], inputs["audio_attention_mask"].sum(-1))
             texts = self.processor.batch_decode(self.generate(**inputs, frames=frames, **generation))
-            words = self._words(texts, *frames, heard) if word_times else [[] for _ in heard]
+            words = self._words(texts, frames, heard) if word_times else [[] for _ in heard]
             decoded = zip(texts, words, strict=True)
         return [("", []) if is_silent(window.waveform) else next(decoded) for window in windows]
 
-    def _words(self, texts: list[str], frames: torch.Tensor, lengths: torch.Tensor, windows: list[Window]):
-        scores, (vocabulary, step) = self.ctc_scores(frames), (self.config.ctc_vocabulary, self.encoder.frame_seconds)
-        rows = [row[:length].cpu().numpy() for row, length in zip(scores, lengths, strict=True)]
-        return [align(*pair, vocabulary, step, window) for *pair, window in zip(rows, texts, windows, strict=True)]
+    def _words(self, texts: list[str], frames: tuple[torch.Tensor, torch.Tensor], windows: list[Window]):
+        scores, vocabulary, step = self.ctc_scores(frames[0]), self.config.ctc_vocabulary, self.encoder.frame_seconds
+        rows = [row[:length].cpu().numpy() for row, length in zip(scores, frames[1], strict=True)]
+        clips = zip(rows, texts, windows, strict=True)
+        return [align(row, text, vocabulary, step, window) for row, text, window in clips]
 
 
 def _rms(x: torch.Tensor) -> torch.Tensor:

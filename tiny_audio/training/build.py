@@ -11,11 +11,12 @@ from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
 from tiny_audio.model.modeling import ASRModel
 
+from .ctc import add_ctc_head
 from .schema import ModelSettings
 
-PARTS = ("encoder", "projector", "language_model")
+PARTS = ("encoder", "projector", "language_model", "ctc_head")
 SHIPPED_MODEL = "nano"
-OF_THE_LOADING = ("pretrained", "attn_implementation")  # settings that no checkpoint holds
+OF_THE_LOADING = ("pretrained", "attn_implementation", "ctc_head")  # settings that no checkpoint holds
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ def build_model(settings: ModelSettings) -> ASRModel:
         )
         apply_freezing(model.config, settings)
     model.freeze()
-    for part in (model.projector, model.language_model):
-        if any(parameter.requires_grad for parameter in part.parameters()):
+    if settings.ctc_head:
+        add_ctc_head(model)
+    for part in (model.projector, model.language_model, model.ctc_head):
+        if part is not None and any(parameter.requires_grad for parameter in part.parameters()):
             part.float()
     return model
 
@@ -70,7 +73,7 @@ def checkpoint_path(name: str) -> str:
 
 def part_sizes(model: ASRModel) -> list[PartSize]:
     """Total and trainable parameters of each part."""
-    return [_size(name, getattr(model, name)) for name in PARTS]
+    return [_size(name, part) for name in PARTS if (part := getattr(model, name)) is not None]
 
 
 def outline(settings: ModelSettings) -> ASRModel:
@@ -89,7 +92,10 @@ def outline(settings: ModelSettings) -> ASRModel:
     if config.audio_config is not None:
         config.audio_config = adapter_for(config.audio_config).encoder_config(config.audio_config)
     with torch.device("meta"):
-        return ASRModel(config)
+        model = ASRModel(config)
+    if settings.ctc_head:
+        add_ctc_head(model)
+    return model
 
 
 def _size(name: str, part: nn.Module) -> PartSize:

@@ -59,6 +59,10 @@ class ModelSettings:
     attn_implementation: str | None = _option(
         None, "Attention of both pretrained parts; null lets transformers choose."
     )
+    ctc_head: bool = _option(
+        False,
+        "Train a CTC head beside the projector, for word times; HuBERT and wav2vec 2.0 fine-tuned for CTC bring theirs.",
+    )
     freeze_projector: bool = _option(False, "Leave the projector as it is.")
     freeze_language_model: bool = _option(True, "Leave the language model as it is.")
 
@@ -82,10 +86,10 @@ class ModelSettings:
                 f"model.num_experts_per_tok is {self.num_experts_per_tok}; expected 1 to model.num_experts, "
                 f"{self.num_experts}."
             )
-        if self.freeze_projector and self.freeze_language_model:
+        if self.freeze_projector and self.freeze_language_model and not self.ctc_head:
             raise TinyAudioError(
                 "model.freeze_projector and model.freeze_language_model are both true, so nothing would be trained; "
-                "set one of them to false."
+                "set one of them to false, or model.ctc_head to true."
             )
 
 
@@ -109,6 +113,7 @@ class TrainingSettings:
     )
     max_grad_norm: float = _option(1.0, "Gradients longer than this are scaled down to it; 0 for never.")
     label_smoothing: float = _option(0.0, "Share of the target's probability that is spread over all tokens.")
+    ctc_loss_weight: float = _option(0.1, "Weight of the CTC head's loss beside the language model's.")
     audio_token_dropout: float = _option(0.0, "Probability with which an audio token is left out (becomes zeros).")
     time_masks: int = _option(0, "SpecAugment: stripes of log-mel frames that are hidden in each clip.")
     time_mask_frames: int = _option(100, "SpecAugment: widest such stripe, in frames; never over a fifth of the clip.")
@@ -134,7 +139,7 @@ class TrainingSettings:
             _at_least(f"training.{name}", getattr(self, name), 1)
         for name in (
             "warmup_steps", "weight_decay", "max_grad_norm", "num_workers", "learning_rate",
-            "language_model_learning_rate", "time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bands",
+            "language_model_learning_rate", "ctc_loss_weight", "time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bands",
         ):  # fmt: skip
             _at_least(f"training.{name}", getattr(self, name), 0)
         for name in ("label_smoothing", "audio_token_dropout"):

@@ -1,0 +1,94 @@
+"""The CTC head in training: the encoder checkpoint's own or a new one, its loss and its own text."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCTC, Wav2Vec2CTCTokenizer
+
+from tiny_audio.model.alignment import SEPARATORS
+from tiny_audio.model.config import ASRConfig
+from tiny_audio.model.encoders import quiet_transformers
+from tiny_audio.model.modeling import ASRModel
+from tiny_audio.model.processor import IGNORED_LABEL
+
+CHARACTERS = ["", *"abcdefghijklmnopqrstuvwxyz'", " "]  # of a new head; index 0 is the blank
+BRING_THEIRS = ("hubert", "wav2vec2", "wavlm", "wav2vec2-bert")  # model types whose CTC checkpoints spell characters
+
+
+def add_ctc_head(model: ASRModel) -> None:
+    """Lets a model's CTC head be trained; one that has none gets one.
+
+    The head of an encoder that was fine-tuned for CTC is taken over, and trained only where nothing else is.
+    """
+    config = model.config
+    brought = model.ctc_head is None and brings_head(config)
+    if model.ctc_head is None:
+        config.ctc_vocabulary = own_vocabulary(config) if brought else CHARACTERS
+        model.ctc_head = nn.Linear(model.encoder.dim, len(config.ctc_vocabulary), device=model.device)
+    if brought and model.device.type != "meta":
+        model.ctc_head.load_state_dict(own_weights(config))
+    alone = config.freeze_projector and config.freeze_language_model
+    model.ctc_head.requires_grad_(alone or not brought)
+
+
+def brings_head(config: ASRConfig) -> bool:
+    """Whether the encoder's checkpoint holds a CTC head, on the hidden state that the model takes."""
+    if config.audio_model_id is None or config.self_contained or config.encoder_layer != -1:
+        return False
+    encoder = AutoConfig.from_pretrained(config.audio_model_id)
+    fine_tuned = any(name.endswith("ForCTC") for name in encoder.architectures or ())
+    return fine_tuned and encoder.model_type in BRING_THEIRS
+
+
+def own_vocabulary(config: ASRConfig) -> list[str]:
+    """The tokens of an encoder's own head, the blank (their padding token) first."""
+    tokens = Wav2Vec2CTCTokenizer.from_pretrained(config.audio_model_id)
+    known = {index: token for token, index in tokens.get_vocab().items()}
+    size = AutoConfig.from_pretrained(config.audio_model_id).vocab_size
+    return [known.get(index, f"<{index}>") for index in _blank_first(tokens.pad_token_id, size)]
+
+
+def own_weights(config: ASRConfig) -> dict[str, torch.Tensor]:
+    """The weight and bias of an encoder's own head, in the order of its vocabulary."""
+    with quiet_transformers():
+        head = AutoModelForCTC.from_pretrained(config.audio_model_id).lm_head
+    blank = Wav2Vec2CTCTokenizer.from_pretrained(config.audio_model_id).pad_token_id
+    order = _blank_first(blank, head.out_features)
+    return {name: tensor[order] for name, tensor in head.state_dict().items()}
+
+
+def _blank_first(blank: int, size: int) -> list[int]:
+    return [blank, *(index for index in range(size) if index != blank)]
+
+
+def trains_head_alone(model: ASRModel) -> bool:
+    """Whether the CTC head is all that is trained: then projector and language model need not run."""
+    return {name.split(".")[0] for name, weight in model.named_parameters() if weight.requires_grad} == {"ctc_head"}
+
+
+def audio_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the encoder and the head take of a batch."""
+    return {name: batch[name] for name in ("input_features", "input_values", "audio_attention_mask") if name in batch}
+
+
+def ctc_loss(scores: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum of the CTC losses (Graves et al., 2006) of the clips that have labels.
+
+    Scores are (batch, frames, classes), lengths (batch,), labels (batch, characters) with -100 in the padding.
+    """
+    counts = (labels != IGNORED_LABEL).sum(-1)
+    targets = labels.clamp(min=0)
+    losses = F.ctc_loss(scores.transpose(0, 1), targets, lengths, counts, reduction="none", zero_infinity=True)
+    return losses[counts > 0].sum()
+
+
+def ctc_texts(scores: torch.Tensor, lengths: torch.Tensor, vocabulary: Sequence[str]) -> list[str]:
+    """The text of each clip's best path, in lower case."""
+    texts = []
+    for row, length in zip(scores, lengths.tolist(), strict=True):
+        best = torch.unique_consecutive(row[:length].argmax(-1)).tolist()
+        characters = (" " if vocabulary[index] in SEPARATORS else vocabulary[index] for index in best if index)
+        texts.append(" ".join("".join(characters).lower().split()))
+    return texts
