@@ -145,12 +145,14 @@ class SpeechCollator:
 def ctc_labels(texts: Sequence[str], vocabulary: Sequence[str]) -> Any:
     """Texts → a CTC head's classes (batch, characters), -100 in the padding and for a text that it cannot spell whole."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     from tiny_audio.model.alignment import ANY, SEPARATORS, spell
     from tiny_audio.model.processor import IGNORED_LABEL
 
     between = [index for index, character in enumerate(vocabulary) if character in SEPARATORS][:1]
-    rows = [[n for word in spell(text, vocabulary)[1] for n in (*between, *word)][len(between) :] for text in texts]
-    longest = max(1, *map(len, rows))
-    padded = [([] if ANY in row else row) + [IGNORED_LABEL] * longest for row in rows]
-    return torch.tensor([row[:longest] for row in padded])
+    rows = []
+    for text in texts:
+        row = [index for word in spell(text, vocabulary)[1] for index in (*between, *word)][len(between) :]
+        rows.append(torch.tensor([IGNORED_LABEL] if ANY in row or not row else row))
+    return pad_sequence(rows, batch_first=True, padding_value=IGNORED_LABEL)

@@ -47,7 +47,7 @@ def build_model(settings: ModelSettings) -> ASRModel:
         apply_freezing(model.config, settings)
     model.freeze()
     if settings.ctc_head:
-        add_ctc_head(model)
+        add_ctc_head(model, model._sources[0])
     for part in (model.projector, model.language_model, model.ctc_head):
         if part is not None and any(parameter.requires_grad for parameter in part.parameters()):
             part.float()
@@ -94,7 +94,8 @@ def outline(settings: ModelSettings) -> ASRModel:
     with torch.device("meta"):
         model = ASRModel(config)
     if settings.ctc_head:
-        add_ctc_head(model)
+        inside = settings.pretrained is not None and config.self_contained
+        add_ctc_head(model, (None if inside else config.audio_model_id, ""))
     return model
 
 

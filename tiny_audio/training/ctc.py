@@ -8,7 +8,6 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCTC, Wav2Vec2CTCTokenizer
 
 from tiny_audio.model.alignment import SEPARATORS
-from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import quiet_transformers
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import IGNORED_LABEL
@@ -17,46 +16,48 @@ CHARACTERS = ["", *"abcdefghijklmnopqrstuvwxyz'", " "]  # of a new head; index 0
 BRING_THEIRS = ("hubert", "wav2vec2", "wavlm", "wav2vec2-bert")  # model types whose CTC checkpoints spell characters
 
 
-def add_ctc_head(model: ASRModel) -> None:
+def add_ctc_head(model: ASRModel, encoder_at: tuple[str | None, str]) -> None:
     """Lets a model's CTC head be trained; one that has none gets one.
 
     The head of an encoder that was fine-tuned for CTC is taken over, and trained only where nothing else is.
+
+    Args:
+        encoder_at: where the encoder lies: path or Hub id, and subfolder.
     """
     config = model.config
-    brought = model.ctc_head is None and brings_head(config)
+    brought = model.ctc_head is None and brings_head(*encoder_at) and config.encoder_layer == -1
     if model.ctc_head is None:
-        config.ctc_vocabulary = own_vocabulary(config) if brought else CHARACTERS
+        config.ctc_vocabulary = own_vocabulary(*encoder_at) if brought else CHARACTERS
         model.ctc_head = nn.Linear(model.encoder.dim, len(config.ctc_vocabulary), device=model.device)
     if brought and model.device.type != "meta":
-        model.ctc_head.load_state_dict(own_weights(config))
+        model.ctc_head.load_state_dict(own_weights(*encoder_at))
     alone = config.freeze_projector and config.freeze_language_model
     model.ctc_head.requires_grad_(alone or not brought)
 
 
-def brings_head(config: ASRConfig) -> bool:
-    """Whether the encoder's checkpoint holds a CTC head, on the hidden state that the model takes."""
-    if config.audio_model_id is None or config.self_contained or config.encoder_layer != -1:
+def brings_head(path: str | None, subfolder: str) -> bool:
+    """Whether an encoder's checkpoint holds a CTC head that spells characters."""
+    if path is None:
         return False
-    encoder = AutoConfig.from_pretrained(config.audio_model_id)
+    encoder = AutoConfig.from_pretrained(path, subfolder=subfolder)
     fine_tuned = any(name.endswith("ForCTC") for name in encoder.architectures or ())
     return fine_tuned and encoder.model_type in BRING_THEIRS
 
 
-def own_vocabulary(config: ASRConfig) -> list[str]:
+def own_vocabulary(path: str | None, subfolder: str) -> list[str]:
     """The tokens of an encoder's own head, the blank (their padding token) first."""
-    tokens = Wav2Vec2CTCTokenizer.from_pretrained(config.audio_model_id)
-    known = {index: token for token, index in tokens.get_vocab().items()}
-    size = AutoConfig.from_pretrained(config.audio_model_id).vocab_size
-    return [known.get(index, f"<{index}>") for index in _blank_first(tokens.pad_token_id, size)]
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(path, subfolder=subfolder)
+    known = {index: token for token, index in tokenizer.get_vocab().items()}
+    size = AutoConfig.from_pretrained(path, subfolder=subfolder).vocab_size
+    return [known.get(index, f"<{index}>") for index in _blank_first(tokenizer.pad_token_id, size)]
 
 
-def own_weights(config: ASRConfig) -> dict[str, torch.Tensor]:
+def own_weights(path: str | None, subfolder: str) -> dict[str, torch.Tensor]:
     """The weight and bias of an encoder's own head, in the order of its vocabulary."""
     with quiet_transformers():
-        head = AutoModelForCTC.from_pretrained(config.audio_model_id).lm_head
-    blank = Wav2Vec2CTCTokenizer.from_pretrained(config.audio_model_id).pad_token_id
-    order = _blank_first(blank, head.out_features)
-    return {name: tensor[order] for name, tensor in head.state_dict().items()}
+        head = AutoModelForCTC.from_pretrained(path, subfolder=subfolder).lm_head
+    blank = Wav2Vec2CTCTokenizer.from_pretrained(path, subfolder=subfolder).pad_token_id
+    return {name: tensor[_blank_first(blank, len(tensor))] for name, tensor in head.state_dict().items()}
 
 
 def _blank_first(blank: int, size: int) -> list[int]:
