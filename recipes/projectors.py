@@ -106,6 +106,7 @@ def scales(clips: int = 8) -> str:
     from tiny_audio.data import DataConfig, load_row, open_corpus
     from tiny_audio.training import compose
     from tiny_audio.training.build import build_model
+    from tiny_audio.training.initialization import match_embedding_scale
 
     corpus = open_corpus(DataConfig(path="quickstart"), "validation", max_samples=clips)
     waveforms = [load_row(row).waveform for row in corpus.rows]
@@ -115,7 +116,7 @@ def scales(clips: int = 8) -> str:
         torch.manual_seed(0)
         model = build_model(compose("quickstart", overrides).model).eval()
         measured_by, inputs = model.processor(others), model.processor(waveforms)
-        model.match_embedding_scale(lambda by=measured_by: (by["input_features"], by["audio_attention_mask"]))
+        match_embedding_scale(model, (measured_by["input_features"], measured_by["audio_attention_mask"]))
         with torch.no_grad():
             audio, counts = model.encode_audio(inputs["input_features"], inputs["audio_attention_mask"])
         tokens = torch.cat([row[:count] for row, count in zip(audio, counts.tolist(), strict=True)])
@@ -145,7 +146,7 @@ def dispatch(repeats: int = 3) -> str:
     import torch
     from torch.nn import functional as F
 
-    from tiny_audio.model.projectors import Experts
+    from tiny_audio.projectors.experts import Experts
 
     def gathered(experts: Experts, x: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
         count, output = gates.shape[-1], 0

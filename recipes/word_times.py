@@ -19,10 +19,10 @@ import torch
 from recipes.nano.features import SAMPLING_RATE, coloured_noise
 from recipes.nano.human import read_folder
 from tiny_audio.assets import embedded
+from tiny_audio.audio.reading import load_audio
+from tiny_audio.audio.segment import Window
 from tiny_audio.model.alignment import Word, align
-from tiny_audio.model.audio import load_audio
 from tiny_audio.model.modeling import ASRModel
-from tiny_audio.model.segment import Window
 
 STEP = 80  # samples: 5 ms
 DROP_DB = 35.0  # below a clip's loudest 10 ms its speech has not begun, or has ended

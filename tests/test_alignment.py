@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from tiny_audio.audio.segment import Window
 from tiny_audio.model.alignment import ANY, align, spell, viterbi
-from tiny_audio.model.segment import Window
 
 CHARACTERS = ["", *"abcdefghijklmnopqrstuvwxyz'", " "]
 UPPER = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]

@@ -63,7 +63,7 @@ def raised(function, *arguments) -> Exception:
 
 
 def test_errors_worded_for_the_user_are_told_from_bugs(tmp_path):
-    from tiny_audio.model.audio import load_audio
+    from tiny_audio.audio.reading import load_audio
 
     assert is_for_the_user(TinyAudioError("No such dataset."))
     assert is_for_the_user(raised((tmp_path / "missing").read_text))

@@ -10,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from tiny_audio.model.audio import load_audio, stream_audio
-from tiny_audio.model.segment import is_silent, quietest_cut, split_windows
+from tiny_audio.audio.reading import load_audio, stream_audio
+from tiny_audio.audio.segment import is_silent, quietest_cut, split_windows
 
 
 def write_wav(path, samples: np.ndarray, rate: int, width: int = 2):
@@ -87,7 +87,7 @@ def test_array_rates_and_stereo():
 
 def test_without_pyav_arrays_and_files_are_read_too(monkeypatch, tmp_path):
     stereo = write_wav(tmp_path / "a.wav", np.stack([sine(1.0, 44_100)] * 2, axis=1), 44_100)
-    monkeypatch.setattr("tiny_audio.model.audio.av", None)
+    monkeypatch.setattr("tiny_audio.audio.reading.av", None)
     for source in ({"array": sine(1.0, 44_100), "sampling_rate": 44_100}, stereo, stereo.read_bytes()):
         waveform = load_audio(source)
         assert len(waveform) == 16_000 and abs(peak_hertz(waveform) - 440) < 2
@@ -136,7 +136,7 @@ def test_a_file_that_may_not_be_read(tmp_path):
     path = write_wav(tmp_path / "a.wav", sine(0.1, 16_000), 16_000)
     path.chmod(0)
     script = (
-        "import sys\nfrom tiny_audio.model.audio import load_audio\n"
+        "import sys\nfrom tiny_audio.audio.reading import load_audio\n"
         "try:\n    load_audio(sys.argv[1])\nexcept PermissionError as error:\n    print(error)"
     )
     command = [sys.executable, "-c", script, str(path)]

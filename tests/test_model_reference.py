@@ -13,7 +13,8 @@ from transformers import (
 )
 
 from tiny_audio import ASRConfig, ASRModel
-from tiny_audio.model.audio import load_audio, log_mel
+from tiny_audio.audio.mel import log_mel
+from tiny_audio.audio.reading import load_audio
 from tiny_audio.model.encoders import ENCODER_ADAPTERS, adapter_for, load_encoder
 
 

@@ -25,8 +25,8 @@ from recipes.nano.synthesize import (
     write_shard,
 )
 from tiny_audio.assets import embedded
+from tiny_audio.audio.reading import load_audio
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.model.audio import load_audio
 from tiny_audio.model.modeling import ASRModel
 
 SMALL = {

@@ -114,3 +114,7 @@ def test_train(installed, tmp_path):
     assert result.returncode == 0, result.stderr
     (run,) = (tmp_path / "outputs").iterdir()
     assert (run / "best" / "config.json").is_file()
+
+
+def test_the_model_is_read_in_one_sitting():
+    assert sum(len(file.read_text().splitlines()) for file in (REPOSITORY / "tiny_audio/model").glob("*.py")) <= 1_500

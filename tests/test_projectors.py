@@ -14,9 +14,10 @@ from transformers import AutoConfig, GlmAsrConfig, GlmAsrForConditionalGeneratio
 
 from tiny_audio import PROJECTOR_CLASSES, ASRConfig, ASRModel, embedded, load_audio
 from tiny_audio.model.projectors import build_projector
-from tiny_audio.projectors.moe import router_loss
+from tiny_audio.projectors.experts import router_loss
 from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model
+from tiny_audio.training.initialization import match_embedding_scale
 
 KINDS = {
     "mlp-norm": {},
@@ -222,6 +223,7 @@ def rms(x: torch.Tensor) -> float:
 def test_embeddings_start_at_the_scale_of_the_tokens(kind, tiny_parts):
     torch.manual_seed(0)
     model = ASRModel.from_parts(parts_config(tiny_parts, kind))
+    match_embedding_scale(model)
     wanted = rms(model.language_model.get_input_embeddings().weight)
     assert rms(model.projector(torch.randn(4, 60, 32))) == pytest.approx(wanted, rel=0.3)
 
@@ -237,7 +239,7 @@ def test_speech_starts_at_the_scale_of_the_tokens(kind, nano_model):
     nano_model.projector = build_projector(config).eval()
     file = next((embedded("quickstart").parent / "clips").glob("send*.ogg"))
     heard = nano_model.processor(load_audio(file))
-    nano_model.match_embedding_scale(lambda: (heard["input_features"], heard["audio_attention_mask"]))
+    match_embedding_scale(nano_model, (heard["input_features"], heard["audio_attention_mask"]))
     clips = [load_audio(file) for file in sorted((embedded("quickstart").parent / "clips").glob("*.ogg"))]
     inputs = nano_model.processor(clips)
     features, mask = inputs["input_features"], inputs["audio_attention_mask"]

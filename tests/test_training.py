@@ -20,6 +20,7 @@ from tiny_audio.errors import TinyAudioError
 from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model, part_sizes
 from tiny_audio.training.checkpoints import checkpoints, find_resume, truncate_log, write_whole
+from tiny_audio.training.initialization import match_embedding_scale
 
 BASE = (
     "data.max_train_samples=12",
@@ -218,7 +219,9 @@ def test_self_contained_acts(settings_of, tmp_path):
 
 def test_a_fine_tuned_language_model_is_trained_and_saved(settings_of, tmp_path):
     train(settings_of(tmp_path, "model.freeze_language_model=false", "model.freeze_projector=true"))
-    before = build_model(settings_of(tmp_path).model).state_dict()
+    model = build_model(settings_of(tmp_path).model)
+    match_embedding_scale(model)
+    before = model.state_dict()
     changed = {name for name, tensor in weights_of(tmp_path).items() if not torch.equal(tensor, before[name])}
     assert any(name.startswith("language_model.") for name in changed)
     assert not any(name.startswith("projector.norm") for name in changed)

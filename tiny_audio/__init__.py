@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .assets import embedded
-    from .model.audio import load_audio
+    from .audio.reading import load_audio
     from .model.config import ASRConfig
     from .model.modeling import ASRModel
     from .model.pipeline import ASRPipeline
@@ -25,7 +25,7 @@ _HOME = {
     "ASRProcessor": "model.processor",
     "ASRPipeline": "model.pipeline",
     "PROJECTOR_CLASSES": "projectors",
-    "load_audio": "model.audio",
+    "load_audio": "audio.reading",
     "transcribe": "transcription",
     "embedded": "assets",
 }

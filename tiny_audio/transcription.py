@@ -15,9 +15,9 @@ from tiny_audio.evaluation.hardware import pick_device
 from tiny_audio.evaluation.recognizers.source import ModelSource, offline_if_unreachable
 
 if TYPE_CHECKING:
+    from tiny_audio.audio.segment import Window
     from tiny_audio.model.alignment import Word
     from tiny_audio.model.modeling import ASRModel
-    from tiny_audio.model.segment import Window
 
 AUDIO_SUFFIXES = frozenset(
     ".aac .aif .aiff .amr .au .caf .flac .m4a .mka .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()
@@ -139,6 +139,7 @@ def transcribe_files(
 
     A file that cannot be read gives a Transcript with `error` and the others go on. Memory stays bounded.
 
+
     Args:
         timestamps: what a segment is: None for a window, "phrase" or "word"; ValueError: without a CTC head.
     """
@@ -159,7 +160,7 @@ def transcribe_files(
 
 def segments(window: "Window", text: str, words: list["Word"], timestamps: str | None) -> list[Segment]:
     """A window's text as one segment, or as its phrases or words."""
-    from tiny_audio.model.audio import SAMPLING_RATE
+    from tiny_audio.audio.reading import SAMPLING_RATE
 
     if timestamps is None:
         return [Segment(text, window.start / SAMPLING_RATE, (window.start + len(window.waveform)) / SAMPLING_RATE)]

@@ -19,7 +19,7 @@ from recipes.nano.features import SAMPLING_RATE, degrade
 from recipes.nano.sentences import split_of
 from recipes.nano.synthesize import Job, plan, speak, write_shard
 from tiny_audio.assets import embedded
-from tiny_audio.model.audio import load_audio
+from tiny_audio.audio.reading import load_audio
 
 BITS_PER_SECOND = 16_000
 COUNTS = {"train": 1000, "validation": 60, "test": 150}

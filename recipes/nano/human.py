@@ -18,7 +18,7 @@ import numpy as np
 from recipes.nano.features import SAMPLING_RATE, add_noise, add_room, coloured_noise
 from recipes.nano.sentences import split_of
 from recipes.nano.synthesize import SHARD_UTTERANCES, write_shard
-from tiny_audio.model.audio import load_audio
+from tiny_audio.audio.reading import load_audio
 from tiny_audio.text.labels import clean_label
 
 MOST_SECONDS = 16.0  # of a read sentence

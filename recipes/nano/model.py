@@ -15,6 +15,7 @@ from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import length_mask
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import INSTRUCTION, ASRProcessor
+from tiny_audio.training.initialization import match_embedding_scale
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<audio>", "<think>", "</think>"]
 CHAT_TEMPLATE = (
@@ -79,7 +80,7 @@ def build_asr(tokenizer: PreTrainedTokenizerFast, encoder: dict | None = None, d
         self_contained=True,
     )
     asr = ASRModel(config, processor=ASRProcessor(config, tokenizer, WhisperFeatureExtractor(feature_size=128)))
-    asr.match_embedding_scale()
+    match_embedding_scale(asr)
     for part in (asr.encoder.encoder, asr.language_model):
         part.set_attn_implementation("eager")  # the fused kernel's backward pass is several times slower on a CPU
     return asr.requires_grad_(True)

@@ -47,7 +47,7 @@ def load_row(row: Row) -> Example:
     Raises:
         ValueError: not audio, empty, NaN. OSError: missing or unreadable. Both say which clip and why.
     """
-    from tiny_audio.model.audio import load_audio
+    from tiny_audio.audio.reading import load_audio
 
     audio = _fetched(row.audio)
     waveform = load_audio(audio) if row.offset is None else _part(audio, row.offset, row.duration)
@@ -58,7 +58,7 @@ def load_row(row: Row) -> Example:
 
 def _part(audio: Any, offset: float, duration: float | None) -> np.ndarray:
     """A clip out of a longer recording, which is decoded up to the clip's end and never held as a whole."""
-    from tiny_audio.model.audio import stream_audio
+    from tiny_audio.audio.reading import stream_audio
 
     start = round(offset * SAMPLING_RATE)
     end = start + round(duration * SAMPLING_RATE) if duration is not None else None

@@ -62,6 +62,6 @@ def _header_seconds(audio: Any) -> float:
 
 
 def _decoded_seconds(audio: Any) -> float:
-    from tiny_audio.model.audio import stream_audio
+    from tiny_audio.audio.reading import stream_audio
 
     return sum(len(block) for block in stream_audio(audio)) / SAMPLING_RATE

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tiny_audio.audio.reading import SAMPLING_RATE
 from tiny_audio.console import Progress, progress, say
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.clips import LoadedClip, load_ahead, open_eval_set
@@ -21,7 +22,6 @@ from tiny_audio.evaluation.report import summary_text
 from tiny_audio.evaluation.results import ClipResult, Metrics, ResultsFolder
 from tiny_audio.evaluation.scoring import ClipScore, Scores, error_rate, score
 from tiny_audio.evaluation.settings import EvalSettings
-from tiny_audio.model.audio import SAMPLING_RATE
 from tiny_audio.text.normalizers import Normalizer, get_normalizer
 
 WARM_UP_SECONDS = 2  # of each clip of the first batch

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from .audio import SAMPLING_RATE
-from .segment import Window
+from tiny_audio.audio.reading import SAMPLING_RATE
+from tiny_audio.audio.segment import Window
 
 SEPARATORS = (" ", "|")  # what stands between words in the vocabularies of CTC heads
 ANY = -1  # a run of characters that the head lacks

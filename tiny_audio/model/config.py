@@ -60,11 +60,16 @@ class ASRConfig(PretrainedConfig):
     model_dtype: str = "float32"
     freeze_projector: bool = False
     freeze_language_model: bool = True
-    use_lora: bool = False
+    language_model_tuned: bool = False  # the checkpoint holds it, whether or not it is trained on
+    use_lora: bool = False  # on the language model
     lora_rank: int = 8
     lora_alpha: int = 16
     lora_dropout: float = 0.0
-    lora_target_modules: list[str] | None = None
+    lora_target_modules: list[str] | None = None  # q_proj and v_proj
+    encoder_lora_rank: int = 0  # 0 for none
+    encoder_lora_alpha: int = 32
+    encoder_lora_target_modules: list[str] | None = None
+    freeze_lora: bool = False
 
     max_new_tokens: int = 256  # generation defaults: a 30 s window holds about 120 words
     num_beams: int = 1

@@ -2,17 +2,16 @@
 
 from contextlib import contextmanager
 from math import prod
-from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.utils import logging
 
-from .audio import SAMPLING_RATE
-from .plugins import run_plugin
+from tiny_audio.audio.reading import SAMPLING_RATE
+
+from .plugins import find_class
 
 WINDOW_SAMPLES = 480_000  # 30 s at 16 kHz: what Whisper's and GLM-ASR's encoders were trained on
 
@@ -109,66 +108,18 @@ class EncoderAdapter(nn.Module):
         return [*(output.hidden_states or ())[:-1], output.last_hidden_state]
 
 
-class GlmAsrAdapter(EncoderAdapter):
-    """GLM-ASR's encoder (a Whisper encoder with rotary positions): any length up to 30 s."""
-
-    model_types = ("glmasr", "glmasr_encoder")
-    convolutions = ((3, 1, 1), (3, 2, 1))
-    full_windows = ("window",)
-
-    def states(self, features, lengths):
-        return self._run(features) if self.window else self._masked(features, lengths)
-
-    def _masked(self, features, lengths):
-        encoder, mask = self.encoder, length_mask(lengths, features.shape[-1])[:, None]
-        hidden = F.gelu(encoder.conv1(features * mask))
-        # the first convolution's bias would leak into the last frame of a clip of odd length
-        hidden = F.gelu(encoder.conv2(hidden * mask)).transpose(1, 2)
-        keep = length_mask(self.output_length(lengths), hidden.shape[1])
-        positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
-        rotary = encoder.rotary_emb(hidden, position_ids=positions)
-        attention, states = None if keep.all() else self._attention_mask(keep, hidden.dtype), []
-        for layer in encoder.layers:
-            states.append(hidden)
-            hidden = layer(hidden, position_embeddings=rotary, attention_mask=attention)
-        return [*states, encoder.norm(hidden)]
-
-    def _attention_mask(self, keep, dtype):
-        if self.encoder.config._attn_implementation == "flash_attention_2":
-            return keep  # flash takes the 2-D mask and unpads by it
-        mask = torch.zeros(keep.shape, dtype=dtype, device=keep.device)
-        return mask.masked_fill(~keep, torch.finfo(dtype).min)[:, None, None, :]
-
-
-class WhisperAdapter(EncoderAdapter):
-    """Encoders of Whisper and Voxtral: always 3,000 mel frames, since they take no mask; cut to the true length after."""
-
-    model_types = ("whisper", "voxtral", "voxtral_encoder")
-    convolutions = ((3, 1, 1), (3, 2, 1))
-    full_windows = ("masked", "window")
-
-    def states(self, features, lengths):
-        return self._run(features)
-
-
 def _shortened(length, convolutions):
     for kernel, stride, padding in convolutions:
         length = (length + 2 * padding - kernel) // stride + 1
     return length
 
 
-ENCODER_ADAPTERS: dict[str, type[EncoderAdapter]] = {
-    model_type: adapter for adapter in (GlmAsrAdapter, WhisperAdapter) for model_type in adapter.model_types
-}
-_SHIPPED = Path(__file__).parents[1] / "encoders"  # more of them, a file each; a checkpoint carries the one it needs
+ENCODER_ADAPTERS: dict[str, type[EncoderAdapter]] = {}  # by model_type
 
 
 def adapter_for(config: PretrainedConfig) -> type[EncoderAdapter]:
     """The adapter class of an encoder, by its config's `model_type`, never by the repository's name."""
-    if config.model_type not in ENCODER_ADAPTERS:
-        for file in _SHIPPED.glob("[a-z]*.py"):
-            run_plugin(file)
-    if config.model_type not in ENCODER_ADAPTERS:
+    if not find_class(ENCODER_ADAPTERS, config.model_type, "encoders"):
         known = ", ".join(sorted(ENCODER_ADAPTERS))
         raise ValueError(f"No encoder adapter for model_type {config.model_type!r}; known: {known}.")
     return ENCODER_ADAPTERS[config.model_type]

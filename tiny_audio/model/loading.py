@@ -14,7 +14,8 @@ from transformers.utils import cached_file
 
 from .config import ASRConfig
 from .encoders import load_encoder, quiet_transformers
-from .plugins import export_plugin
+from .lora import TENSORS_FILE, adapted_parts, adapter_tensors, base_name, find_adapter_file
+from .plugins import CODE, export_file, export_plugin
 
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_FOLDER, DECODER_FOLDER = "encoder", "decoder"  # of a self-contained checkpoint
@@ -104,10 +105,18 @@ def explained(path: str, what: str):
 
 
 def load_trained_tensors(model: nn.Module, path: str, subfolder: str = "", **hub_kwargs) -> None:
-    """Load `model.safetensors` into the trained parts. ValueError names tensors missing, unexpected, or of another shape."""
+    """Load `model.safetensors` and LoRA into the trained parts. ValueError: tensors missing, unexpected, or misshapen."""
     with explained(path, "a checkpoint"):
-        file = cached_file(path, WEIGHTS_FILE, subfolder=subfolder, **hub_kwargs)
-        tensors, expected = load_file(file), trained_parameters(model)
+        wanted = {str(cached_file(path, WEIGHTS_FILE, subfolder=subfolder, **hub_kwargs)): trained_parameters(model)}
+        for folder, part in adapted_parts(model).items():
+            file = find_adapter_file(path, folder, TENSORS_FILE, subfolder, **hub_kwargs)
+            wanted[file] = adapter_tensors(part)
+        loaded = {file: load_file(file) for file in wanted}
+    for file, expected in wanted.items():
+        _fill(expected, loaded[file], file)
+
+
+def _fill(expected: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], file: str) -> None:
     problems = [
         *(f"missing {name}" for name in sorted(expected.keys() - tensors.keys())),
         *(f"unexpected {name}" for name in sorted(tensors.keys() - expected.keys())),
@@ -124,21 +133,29 @@ def load_trained_tensors(model: nn.Module, path: str, subfolder: str = "", **hub
             parameter.copy_(tensors[name])
 
 
-def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The checkpoint's tensors: projector, CTC head, layer weights, and a fine-tuned language model (tied ones once)."""
-    trained = ["projector.", "ctc_head.", "encoder.layer_weights"] + ["language_model."] * (
-        not model.config.freeze_language_model
-    )
-    return {name: parameter for name, parameter in model.named_parameters() if name.startswith(tuple(trained))}
+def trained_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of `model.safetensors`: projector, CTC head, layer weights, a fine-tuned language model (tied ones once)."""
+    trained = ["projector.", "ctc_head.", "encoder.layer_weights"]
+    trained += ["language_model."] * model.config.language_model_tuned
+    named = ((base_name(name), parameter) for name, parameter in model.named_parameters())
+    return {name: parameter for name, parameter in named if name and name.startswith(tuple(trained))}
 
 
 def save_trained_tensors(model: nn.Module, folder: Path) -> None:
-    """Write `model.safetensors` under a temporary name, then rename: a full disk leaves the old file whole."""
-    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in trained_parameters(model).items()}
-    temporary = folder / f".{WEIGHTS_FILE}.tmp"
+    """Write `model.safetensors`, and LoRA into folders of its own."""
+    _write(trained_parameters(model), folder / WEIGHTS_FILE)
+    for name, part in adapted_parts(model).items():
+        part.peft_config["default"].save_pretrained(folder / name)
+        _write(adapter_tensors(part), folder / name / TENSORS_FILE)
+
+
+def _write(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """Under a temporary name, then renamed: a full disk leaves the old file whole."""
+    temporary = file.with_name(f".{file.name}.tmp")
     try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        os.replace(temporary, folder / WEIGHTS_FILE)
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, temporary, metadata={"format": "pt"})
+        os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -169,12 +186,13 @@ def _save_part(part: nn.Module, companion, source: tuple[str, str] | None, folde
             shutil.copytree(origin, folder, dirs_exist_ok=True)
         return
     with quiet_transformers():
-        part.save_pretrained(folder)
+        tensors = {base_name(name): tensor for name, tensor in part.state_dict().items() if base_name(name)}
+        part.save_pretrained(folder, state_dict=tensors)
     companion.save_pretrained(folder)
 
 
 def _export_code(folder: Path) -> None:
-    """The files of this package beside the weights, so that transformers alone can run them (trust_remote_code)."""
-    for file in Path(__file__).parent.glob("*.py"):
+    """The code beside the weights, so that transformers alone can run it (trust_remote_code)."""
+    for file in (file for home in CODE for file in home.glob("*.py")):
         if file.name != "__init__.py" and file.parent.resolve() != folder.resolve():
-            shutil.copyfile(file, folder / file.name)
+            export_file(file, folder)

@@ -1,7 +1,7 @@
 """ASRModel: a frozen audio encoder, a trained projector and a language model, joined into one speech recogniser."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby, islice
@@ -14,14 +14,16 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from tiny_audio.audio.reading import AudioSource, is_batch, stream_audio
+from tiny_audio.audio.segment import Window, is_silent, split_windows
+
 from .alignment import Word, align
-from .audio import AudioSource, is_batch, stream_audio
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
+from .lora import adapted_parts, add_adapters, base_name, saved_adapters
 from .processor import IGNORED_LABEL, ASRProcessor
-from .projectors import RMSNorm, build_projector
-from .segment import Window, is_silent, split_windows
+from .projectors import build_projector
 from .streaming import stream_text
 
 
@@ -57,6 +59,7 @@ class ASRModel(PreTrainedModel):
         encoder: EncoderAdapter | None = None,
         language_model: nn.Module | None = None,
         processor: ASRProcessor | None = None,
+        adapters: dict | None = None,
     ):
         super().__init__(config)
         encoder = encoder or build_encoder(config.audio_config, config.encoder_padding, config.encoder_layer)
@@ -66,8 +69,9 @@ class ASRModel(PreTrainedModel):
         self.projector = build_projector(config)
         characters = config.ctc_vocabulary
         self.ctc_head: nn.Linear | None = nn.Linear(encoder.dim, len(characters)) if characters else None
+        add_adapters(self, adapters or {})
         self.processor: ASRProcessor = processor  # type: ignore[assignment]  # None only where built from configs alone
-        self._sources: tuple[tuple[str, str], ...] = ()  # where encoder and language model were loaded from
+        self.sources: tuple[tuple[str, str], ...] = ()  # where encoder and language model lie, unchanged
         self.freeze()
 
     @classmethod
@@ -97,10 +101,8 @@ class ASRModel(PreTrainedModel):
 
     @classmethod
     def from_parts(cls, config: ASRConfig, **options) -> "ASRModel":
-        """Join the parts that `audio_model_id` and `text_model_id` name by a new projector; options as above."""
-        model = cls._join(config, load_options(options))
-        model.match_embedding_scale()
-        return model
+        """Join the parts that `audio_model_id` and `text_model_id` name by a new, random projector; options as above."""
+        return cls._join(config, load_options(options))
 
     @classmethod
     def _join(cls, config: ASRConfig, options: dict, checkpoint: str | None = None, subfolder: str = "") -> "ASRModel":
@@ -109,12 +111,13 @@ class ASRModel(PreTrainedModel):
         home = sources if checkpoint is None else [(checkpoint, subfolder)] * 2
         with explained(home[1][0], "a model's tokenizer and feature extractor"):
             processor = ASRProcessor.from_parts(config, *home, **hub_options(options))
-        model = cls(config, encoder, language_model, processor)
-        model._sources = tuple(sources)
+        adapters = saved_adapters(config, checkpoint, subfolder, **hub_options(options)) if checkpoint else {}
+        model = cls(config, encoder, language_model, processor, adapters)
+        model.sources = tuple(sources)
         own = [part for part in (model.projector, model.ctc_head) if part is not None]
         for part in own:
             part.to(encoder.encoder.dtype)
-        for part in (encoder, *own) if "device_map" in options else ():
+        for part in (model.encoder, *own) if "device_map" in options else ():
             part.to(language_model.get_input_embeddings().weight.device)
         return model
 
@@ -125,30 +128,11 @@ class ASRModel(PreTrainedModel):
         """
         if self_contained is not None:
             self.config.self_contained = self_contained
-        save_checkpoint(self, Path(save_directory), self._sources)
-
-    @torch.no_grad()
-    def match_embedding_scale(self, speech: Callable[[], Iterable[torch.Tensor]] | None = None) -> None:
-        """Start the projected audio at the RMS of the token embeddings: further off, training takes long to take off.
-
-        The last layer is scaled; if it is no norm, by what it makes of speech (features and mask), or of random frames.
-        """
-        *_, last = (module for module in self.projector.modules() if module._parameters)
-        wanted, weight = _rms(self.language_model.get_input_embeddings().weight), next(self.projector.parameters())
-        if isinstance(last, RMSNorm):
-            made = last.weight
-        elif speech is not None:
-            embeddings, counts = self.encode_audio(*(tensor.to(weight.device) for tensor in speech()))
-            made = embeddings[length_mask(counts, embeddings.shape[1])]
-        else:
-            frames = torch.randn(1, 240, self.encoder.dim, generator=torch.Generator().manual_seed(0))
-            made = self.projector(frames.to(weight))
-        factor = wanted.to(weight.device) / _rms(made)
-        for parameter in last.parameters() if factor.isfinite() else ():
-            parameter.mul_(factor)
+        save_checkpoint(self, Path(save_directory), self.sources)
 
     def freeze(self) -> None:
         """Let only the trained parts have gradients."""
+        self.config.language_model_tuned |= not self.config.freeze_language_model
         self.encoder.requires_grad_(False)
         self.language_model.requires_grad_(not self.config.freeze_language_model)
         self.projector.requires_grad_(not self.config.freeze_projector)
@@ -156,6 +140,8 @@ class ASRModel(PreTrainedModel):
             self.ctc_head.requires_grad_(False)  # trained where a run asks for it
         if self.encoder.layer_weights is not None:  # the projector's input: the two are trained together
             self.encoder.layer_weights.requires_grad_(not self.config.freeze_projector)
+        for tensor in [parameter for name, parameter in self.named_parameters() if base_name(name) is None]:
+            tensor.requires_grad_(not self.config.freeze_lora)
 
     def train(self, mode: bool = True) -> "ASRModel":
         """As nn.Module's; frozen parts stay in inference mode, without dropout."""
@@ -163,6 +149,9 @@ class ASRModel(PreTrainedModel):
         self.encoder.eval()
         if self.config.freeze_language_model:
             self.language_model.eval()
+        for part in adapted_parts(self).values() if not self.config.freeze_lora else ():
+            for module in part.modules():
+                getattr(module, "lora_dropout", nn.Identity()).train(mode)
         return self
 
     def encode_audio(self, features, mask, frames=None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -353,10 +342,6 @@ class ASRModel(PreTrainedModel):
         rows = [row[:length].cpu().numpy() for row, length in zip(scores, frames[1], strict=True)]
         clips = zip(rows, texts, windows, strict=True)
         return [align(row, text, vocabulary, step, window) for row, text, window in clips]
-
-
-def _rms(x: torch.Tensor) -> torch.Tensor:
-    return x.detach().float().pow(2).mean().sqrt()
 
 
 def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:

@@ -5,8 +5,9 @@ from types import GeneratorType
 from torch.utils.data import Dataset
 from transformers import Pipeline
 
+from tiny_audio.audio.reading import SAMPLING_RATE, is_batch
+
 from .alignment import Word
-from .audio import SAMPLING_RATE, is_batch
 
 
 class ASRPipeline(Pipeline):

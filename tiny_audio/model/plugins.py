@@ -1,4 +1,4 @@
-"""Files that register more encoder adapters and projectors, shipped or a user's own: run here, exported with a checkpoint."""
+"""Files that register encoder adapters and projectors, shipped or a user's own: run here, exported with a checkpoint."""
 
 import importlib.util
 import logging
@@ -9,17 +9,34 @@ from pathlib import Path
 from torch import nn
 
 HERE = Path(__file__).parent
-_ABSOLUTE_IMPORT = re.compile(r"(?m)^from tiny_audio(?:\.model)?(?:\.(\w+))? import")
+IN_THE_PACKAGE = __package__ == "tiny_audio.model"  # not in the code of a checkpoint, where all files lie in one folder
+CODE = [HERE, HERE.parent / "audio"][: 1 + IN_THE_PACKAGE]  # the folders that every checkpoint carries
+_ABSOLUTE_IMPORT = re.compile(r"(?m)^from tiny_audio(?:\.model|\.audio)?(?:\.(\w+))? import")
+
+
+def find_class(registry: dict[str, type], name: str, shipped: str, own: str | None = None) -> type | None:
+    """The class of that name; unknown so far, the user's own file is run, then the package's folder of them imported."""
+    if name not in registry and own and Path(own).is_file():
+        run_plugin(Path(own))
+    if name not in registry and IN_THE_PACKAGE:
+        importlib.import_module(f"..{shipped}", __package__)
+    return registry.get(name)
 
 
 def run_plugin(file: Path) -> None:
     """Run a file as a module of this package: the copy in a checkpoint imports its siblings. ValueError: a bad name."""
     name = f"{__package__}.{file.stem}"
-    if file.suffix != ".py" or not file.stem.isidentifier() or (HERE / file.name).exists():
+    if file.suffix != ".py" or not file.stem.isidentifier() or any((home / file.name).exists() for home in CODE):
         raise ValueError(f"{file} cannot lie beside the model's own files; give it another name, like my_projector.py.")
     spec = importlib.util.spec_from_file_location(name, file)
     sys.modules[name] = module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]
+
+
+def export_file(file: Path, folder: Path) -> None:
+    """Write a file of the package, or one that imports it, into a checkpoint, where all lie side by side."""
+    code = _ABSOLUTE_IMPORT.sub(lambda found: f"from .{found[1] or 'projectors'} import", file.read_text("utf-8"))
+    (folder / file.name).write_text(code, "utf-8")
 
 
 def export_plugin(part: nn.Module, registry: str, folder: Path) -> str | None:
@@ -34,8 +51,7 @@ def export_plugin(part: nn.Module, registry: str, folder: Path) -> str | None:
     if module.__name__ == "__main__" or not file.is_file():
         logging.getLogger(__name__).warning("%s is not saved: put it into a file of its own, as projector_file.", name)
         return None
-    code = _ABSOLUTE_IMPORT.sub(lambda found: f"from .{found[1] or 'projectors'} import", file.read_text("utf-8"))
-    (folder / file.name).write_text(code, "utf-8")
+    export_file(file, folder)
     code, line = (folder / registry).read_text("utf-8"), f"from .{file.stem} import {name}  # noqa: E402, F401\n"
     (folder / registry).write_text(code if line in code else f"{code}\n\n{line}", "utf-8")
     return file.name

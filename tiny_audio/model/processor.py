@@ -9,7 +9,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, BatchFeature
 
-from .audio import SAMPLING_RATE, is_batch, load_audio, log_mel
+from tiny_audio.audio.mel import log_mel
+from tiny_audio.audio.reading import SAMPLING_RATE, is_batch, load_audio
+
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, adapter_for, length_mask
 from .projectors import build_projector
@@ -37,6 +39,9 @@ class ASRProcessor:
         self.adapter = adapter_for(config.audio_config)(config.audio_config, padding=config.encoder_padding)
         with torch.device("meta"):  # only its arithmetic is asked for
             self._projector = build_projector(config)
+
+    def __reduce__(self):  # a class of a file that was run by its path cannot be found again by its name
+        return type(self), (self.config, self.tokenizer, self.feature_extractor)
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike, config: ASRConfig | None = None, subfolder: str = "", **hub):

@@ -1,6 +1,6 @@
-"""More projectors, a file each, found by `projector_type`; a checkpoint carries the file of the one it uses."""
+"""Projectors, found by `projector_type`; a checkpoint carries the file of the one it uses."""
 
 from tiny_audio.model.projectors import PROJECTOR_CLASSES
-from tiny_audio.projectors import moe, mosa, qformer, swiglu  # each registers its class
+from tiny_audio.projectors import experts, mlp, qformer, swiglu  # each registers its classes
 
-__all__ = ["PROJECTOR_CLASSES", "moe", "mosa", "qformer", "swiglu"]
+__all__ = ["PROJECTOR_CLASSES", "experts", "mlp", "qformer", "swiglu"]

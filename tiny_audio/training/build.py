@@ -1,14 +1,17 @@
 """From model settings to an ASRModel with fresh or loaded weights, and to the table of its parameters."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, BitsAndBytesConfig
 
 from tiny_audio.assets import embedded
+from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
+from tiny_audio.model.lora import ADAPTER, ENCODER_ADAPTER, adaptable_parts, adapted_parts, add_adapters, import_peft
 from tiny_audio.model.modeling import ASRModel
 
 from .ctc import add_ctc_head
@@ -16,7 +19,8 @@ from .schema import ModelSettings
 
 PARTS = ("encoder", "projector", "language_model", "ctc_head")
 SHIPPED_MODEL = "nano"
-OF_THE_LOADING = ("pretrained", "attn_implementation", "ctc_head")  # settings that no checkpoint holds
+LORA_TARGETS = ["q_proj", "v_proj"]
+OF_THE_LOADING = ("pretrained", "attn_implementation", "quantization", "ctc_head")  # settings that no checkpoint holds
 
 
 @dataclass(frozen=True)
@@ -34,24 +38,80 @@ def build_model(settings: ModelSettings) -> ASRModel:
     What is trained is held in float32, whatever precision the frozen parts have.
 
     Raises:
-        ValueError, OSError: a part or the checkpoint cannot be loaded (no network, not found, tensors missing).
+        TinyAudioError: bitsandbytes is not installed. ValueError, OSError: a part or the checkpoint cannot be loaded
+            (no network, not found, tensors missing).
     """
+    options: dict[str, Any] = {
+        "attn_implementation": settings.attn_implementation,
+        "quantization_config": quantization_config(settings),
+    }
     if settings.pretrained is None:
-        model = ASRModel.from_parts(asr_config(settings), attn_implementation=settings.attn_implementation)
+        model = ASRModel.from_parts(asr_config(settings), **options)
     else:
-        model = ASRModel.from_pretrained(
-            checkpoint_path(settings.pretrained),
-            dtype=settings.model_dtype,
-            attn_implementation=settings.attn_implementation,
-        )
-        apply_freezing(model.config, settings)
+        path = checkpoint_path(settings.pretrained)
+        model = ASRModel.from_pretrained(path, dtype=settings.model_dtype, **options)
+        apply_stage(model.config, settings)
+    add_lora(model)
     model.freeze()
     if settings.ctc_head:
-        add_ctc_head(model, model._sources[0])
-    for part in (model.projector, model.language_model, model.ctc_head):
-        if part is not None and any(parameter.requires_grad for parameter in part.parameters()):
-            part.float()
+        add_ctc_head(model, model.sources[0])
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     return model
+
+
+def add_lora(model: ASRModel) -> None:
+    """Puts the LoRA that the model's config asks for into the parts that have none yet.
+
+    Raises:
+        TinyAudioError: a part has no linear layer of a name that is asked for.
+    """
+    adapters = new_adapters(model.config)
+    for folder in sorted(adapters.keys() - adapted_parts(model).keys()):
+        part, wanted = adaptable_parts(model)[folder], adapters[folder].target_modules
+        names = {name.rpartition(".")[2] for name, module in part.named_modules() if isinstance(module, nn.Linear)}
+        if unknown := sorted(wanted - names):
+            raise TinyAudioError(
+                f"{type(part).__name__} has no layer for LoRA of the name {', '.join(unknown)}; its linear layers are "
+                f"{', '.join(sorted(names))}."
+            )
+    add_adapters(model, adapters)
+
+
+def new_adapters(config: ASRConfig) -> dict:
+    """The LoRA that a config asks for, as PEFT's configs by folder of the checkpoint."""
+    wanted = {
+        ADAPTER: (config.use_lora and config.lora_rank, config.lora_alpha, config.lora_target_modules),
+        ENCODER_ADAPTER: (config.encoder_lora_rank, config.encoder_lora_alpha, config.encoder_lora_target_modules),
+    }
+    return {
+        folder: import_peft().LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=targets or LORA_TARGETS,
+            lora_dropout=config.lora_dropout,
+            task_type="CAUSAL_LM" if folder == ADAPTER else None,
+            base_model_name_or_path=config.text_model_id if folder == ADAPTER else config.audio_model_id,
+        )
+        for folder, (rank, alpha, targets) in wanted.items()
+        if rank
+    }
+
+
+def quantization_config(settings: ModelSettings) -> BitsAndBytesConfig | None:
+    """How bitsandbytes holds the language model; the 4 bits are QLoRA's (arXiv 2305.14314)."""
+    if settings.quantization is None:
+        return None
+    require_extra("bitsandbytes", "quantize")
+    if settings.quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, settings.model_dtype),
+    )
 
 
 def asr_config(settings: ModelSettings) -> ASRConfig:
@@ -60,10 +120,16 @@ def asr_config(settings: ModelSettings) -> ASRConfig:
     return ASRConfig(**{name: value for name, value in values.items() if name not in OF_THE_LOADING})
 
 
-def apply_freezing(config: ASRConfig, settings: ModelSettings) -> None:
-    """Of a loaded checkpoint, the settings decide what is trained from now on."""
-    config.freeze_projector = settings.freeze_projector
-    config.freeze_language_model = settings.freeze_language_model
+def apply_stage(config: ASRConfig, settings: ModelSettings) -> None:
+    """Of a loaded checkpoint, the settings decide what is trained from now on; LoRA that it has stays as it is made."""
+    taken = ["freeze_projector", "freeze_language_model"]
+    if not config.use_lora:
+        taken += ["use_lora", "lora_rank", "lora_alpha", "lora_target_modules", "lora_dropout"]
+    if not config.encoder_lora_rank:
+        taken += ["encoder_lora_rank", "encoder_lora_alpha", "encoder_lora_target_modules"]
+    for name in taken:
+        setattr(config, name, getattr(settings, name))
+    config.freeze_lora = not (settings.use_lora or settings.encoder_lora_rank)
 
 
 def checkpoint_path(name: str) -> str:
@@ -88,11 +154,13 @@ def outline(settings: ModelSettings) -> ASRModel:
         config.text_config = AutoConfig.from_pretrained(config.text_model_id)
     else:
         config = ASRConfig.from_pretrained(checkpoint_path(settings.pretrained))
-        apply_freezing(config, settings)
+        apply_stage(config, settings)
     if config.audio_config is not None:
         config.audio_config = adapter_for(config.audio_config).encoder_config(config.audio_config)
     with torch.device("meta"):
         model = ASRModel(config)
+        add_lora(model)
+    model.freeze()
     if settings.ctc_head:
         inside = settings.pretrained is not None and config.self_contained
         add_ctc_head(model, (None if inside else config.audio_model_id, ""))

@@ -24,14 +24,13 @@ def add_ctc_head(model: ASRModel, encoder_at: tuple[str | None, str]) -> None:
     Args:
         encoder_at: where the encoder lies: path or Hub id, and subfolder.
     """
-    config = model.config
+    config, alone = model.config, not any(parameter.requires_grad for parameter in model.parameters())
     brought = model.ctc_head is None and brings_head(*encoder_at) and config.encoder_layer == -1
     if model.ctc_head is None:
         config.ctc_vocabulary = own_vocabulary(*encoder_at) if brought else CHARACTERS
         model.ctc_head = nn.Linear(model.encoder.dim, len(config.ctc_vocabulary), device=model.device)
     if brought and model.device.type != "meta":
         model.ctc_head.load_state_dict(own_weights(*encoder_at))
-    alone = config.freeze_projector and config.freeze_language_model
     model.ctc_head.requires_grad_(alone or not brought)
 
 

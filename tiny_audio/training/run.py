@@ -24,6 +24,7 @@ from .build import PartSize, build_model, part_sizes
 from .checkpoints import BEST, SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
 from .config import compose, overridden
 from .feed import ClipFeed, Feed, StreamFeed
+from .initialization import match_embedding_scale
 from .progress import ShowProgress, training_bar
 from .schema import Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
@@ -86,7 +87,7 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     check_unfinished(checkpoint, feed.steps)
     validation = Validation(settings.data, processor, settings.training.batch_seconds)
     if settings.model.pretrained is None and checkpoint is None:
-        model.match_embedding_scale(validation.speech)
+        match_embedding_scale(model, validation.speech())
     announce(model, feed, validation, folder)
     begin(settings, folder, feed)
     started = time.monotonic()

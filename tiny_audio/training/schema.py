@@ -18,6 +18,7 @@ TRACKERS = ("tensorboard", "wandb", "none")
 MODEL_DTYPES = ("float32", "bfloat16", "float16")
 ENCODER_PADDINGS = ("masked", "window")
 PROJECTOR_VARIANTS = ("norm", "relu", "glm")
+QUANTIZATIONS = ("8bit", "4bit")
 
 
 def _option(default: Any, help: str) -> Any:
@@ -64,7 +65,18 @@ class ModelSettings:
         "Train a CTC head beside the projector, for word times; HuBERT and wav2vec 2.0 fine-tuned for CTC bring theirs.",
     )
     freeze_projector: bool = _option(False, "Leave the projector as it is.")
-    freeze_language_model: bool = _option(True, "Leave the language model as it is.")
+    freeze_language_model: bool = _option(True, "Leave the language model as it is, but for its LoRA.")
+    use_lora: bool = _option(False, "Train LoRA adapters on the language model.")
+    lora_rank: int = _option(8, "Rank of the language model's LoRA.")
+    lora_alpha: int = _option(16, "Its scale: what it adds is multiplied by lora_alpha / lora_rank.")
+    lora_target_modules: list[str] | None = _option(None, "Linear layers that get it; null for q_proj and v_proj.")
+    lora_dropout: float = _option(0.0, "Dropout before every LoRA layer, the encoder's too, in training.")
+    encoder_lora_rank: int = _option(0, "Rank of LoRA adapters on the encoder; 0 for none.")
+    encoder_lora_alpha: int = _option(32, "Their scale, as lora_alpha.")
+    encoder_lora_target_modules: list[str] | None = _option(None, "As lora_target_modules.")
+    quantization: str | None = _option(
+        None, "Hold the frozen language model in `8bit` or `4bit` (bitsandbytes; with LoRA that is QLoRA)."
+    )
 
     def __post_init__(self) -> None:
         _one_of("model.model_dtype", self.model_dtype, MODEL_DTYPES)
@@ -81,16 +93,29 @@ class ModelSettings:
             _at_least(f"model.{name}", getattr(self, name), 1)
         _at_least("model.qformer_window_size", self.qformer_window_size, self.downsample_rate)
         _at_least("model.router_aux_loss_coef", self.router_aux_loss_coef, 0)
+        _at_least("model.lora_rank", self.lora_rank, 1)
+        _at_least("model.encoder_lora_rank", self.encoder_lora_rank, 0)
+        if self.quantization is not None:
+            _one_of("model.quantization", self.quantization, QUANTIZATIONS)
         if not 1 <= self.num_experts_per_tok <= self.num_experts:
             raise TinyAudioError(
                 f"model.num_experts_per_tok is {self.num_experts_per_tok}; expected 1 to model.num_experts, "
                 f"{self.num_experts}."
             )
-        if self.freeze_projector and self.freeze_language_model and not self.ctc_head:
+        self._check_what_is_trained()
+
+    def _check_what_is_trained(self) -> None:
+        more = self.use_lora or self.encoder_lora_rank or self.ctc_head
+        if self.freeze_projector and self.freeze_language_model and not more:
             raise TinyAudioError(
                 "model.freeze_projector and model.freeze_language_model are both true, so nothing would be trained; "
-                "set one of them to false, or model.ctc_head to true."
+                "set one of them to false, or model.use_lora or model.ctc_head to true."
             )
+        for name, asked in (("use_lora", self.use_lora), ("quantization", self.quantization)):
+            if asked and not self.freeze_language_model:
+                raise TinyAudioError(
+                    f"model.{name} needs the language model's own weights frozen; set model.freeze_language_model=true."
+                )
 
 
 @dataclass
@@ -101,11 +126,14 @@ class TrainingSettings:
     num_epochs: float | None = _option(None, "Passes over the data; with max_steps set as well, whichever ends first.")
     learning_rate: float = _option(1e-3, "Peak learning rate of AdamW.")
     language_model_learning_rate: float | None = _option(
-        None, "Peak learning rate of a language model that is trained too; null for learning_rate."
+        None, "Peak learning rate of a language model that is trained too, or of its LoRA; null for learning_rate."
     )
+    encoder_learning_rate: float | None = _option(None, "That of the encoder's LoRA; null for learning_rate.")
     lr_scheduler: str = _option("cosine", "After the warm-up: `cosine` or `linear` down to 0, or `constant`.")
     warmup_steps: int = _option(0, "Steps over which the learning rate rises from 0.")
     weight_decay: float = _option(0.01, "AdamW's weight decay, on matrices only: not on norms and biases.")
+    language_model_weight_decay: float | None = _option(None, "That of the language model; null for weight_decay.")
+    encoder_weight_decay: float | None = _option(None, "That of the encoder's LoRA; null for weight_decay.")
     batch_seconds: float = _option(60.0, "Seconds of audio in a batch, padding included.")
     batch_size: int | None = _option(None, "At most this many clips in a batch; null for no such limit.")
     gradient_accumulation_steps: int = _option(
@@ -139,7 +167,8 @@ class TrainingSettings:
             _at_least(f"training.{name}", getattr(self, name), 1)
         for name in (
             "warmup_steps", "weight_decay", "max_grad_norm", "num_workers", "learning_rate",
-            "language_model_learning_rate", "ctc_loss_weight", "time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bands",
+            "language_model_learning_rate", "encoder_learning_rate", "language_model_weight_decay", "encoder_weight_decay",
+            "ctc_loss_weight", "time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bands",
         ):  # fmt: skip
             _at_least(f"training.{name}", getattr(self, name), 0)
         for name in ("label_smoothing", "audio_token_dropout"):
@@ -209,7 +238,7 @@ def _typed(name: str, key: str, value: Any, kind: Any) -> Any:
         raise TinyAudioError(f"{name} is not set; set it on the command line with {name}=VALUE.")
     holder = make_dataclass("Holder", [(key, kind, field())])
     try:
-        return OmegaConf.merge(OmegaConf.structured(holder), {key: value})[key]
+        return OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(holder), {key: value}))[key]  # type: ignore
     except OmegaConfBaseException as error:
         expected = getattr(kind, "__name__", None) or str(kind).replace("None", "null").replace(" | ", " or ")
         raise TinyAudioError(

@@ -138,19 +138,34 @@ class SpeechTrainer(Trainer):
         return loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The Trainer's, its groups split where the language model has a learning rate of its own."""
-        optimizer, own_rate = super().create_optimizer(model), self.settings.language_model_learning_rate
-        if own_rate is None:
-            return optimizer
-        language = set(map(id, self.model.language_model.parameters()))
-        rates = {False: self.settings.learning_rate, True: own_rate}
-        optimizer.param_groups[:] = [
-            {**group, "params": members, "lr": rate, "initial_lr": rate}
-            for group in optimizer.param_groups
-            for of_language_model, rate in rates.items()
-            if (members := [p for p in group["params"] if (id(p) in language) is of_language_model])
-        ]
+        """The Trainer's, its groups split where a part has a learning rate or weight decay of its own."""
+        optimizer = super().create_optimizer(model)
+        groups: list[dict[str, Any]] = []
+        for part, (rate, decay) in self._part_options().items():
+            own = set(map(id, getattr(self.model, part).parameters()))
+            for group in optimizer.param_groups:
+                members = [parameter for parameter in group["params"] if id(parameter) in own]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
+                decays = any(parameter.ndim >= 2 for parameter in members)
+                options = {"lr": rate, "initial_lr": rate, "weight_decay": decay if decays else 0.0}
+                groups.append({**group, **options, "params": members})
+        optimizer.param_groups[:] = [group for group in [*optimizer.param_groups, *groups] if group["params"]]
         return optimizer
+
+    def _part_options(self) -> dict[str, tuple[float, float]]:
+        """Learning rate and weight decay of the parts that have their own."""
+        given = {
+            part: (getattr(self.settings, f"{part}_learning_rate"), getattr(self.settings, f"{part}_weight_decay"))
+            for part in ("language_model", "encoder")
+        }
+        return {
+            part: (
+                self.settings.learning_rate if rate is None else rate,
+                self.settings.weight_decay if decay is None else decay,
+            )
+            for part, (rate, decay) in given.items()
+            if rate is not None or decay is not None
+        }
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
@@ -227,13 +242,12 @@ class SpeechTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Of a resumed run, learning rates and weight decay are those of the settings, not those it began with."""
         scheduler: Any = self.lr_scheduler
-        rates = [group["initial_lr"] for group in self.optimizer.param_groups]
+        wanted = [(group["initial_lr"], group["weight_decay"]) for group in self.optimizer.param_groups]
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        scheduler.base_lrs = rates
-        for group, rate, factor in zip(self.optimizer.param_groups, rates, scheduler.lr_lambdas, strict=True):
-            decay = self.args.weight_decay if group["weight_decay"] else 0.0
+        scheduler.base_lrs = [rate for rate, _ in wanted]
+        for group, (rate, decay), factor in zip(self.optimizer.param_groups, wanted, scheduler.lr_lambdas, strict=True):
             group.update(initial_lr=rate, lr=rate * factor(scheduler.last_epoch), weight_decay=decay)
         scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from transformers import Pipeline, pipeline
 
+from tiny_audio.audio.reading import SAMPLING_RATE
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.hardware import pick_device
 from tiny_audio.evaluation.recognizers.source import ModelSource
 from tiny_audio.evaluation.settings import EvalSettings
-from tiny_audio.model.audio import SAMPLING_RATE
 
 WINDOW_SECONDS = 30
 SHORTEST_SAMPLES = SAMPLING_RATE // 10  # wav2vec2's convolutions need 25 ms; shorter clips get silence

@@ -1,4 +1,4 @@
-"""Audio in: any file, URL, bytes or array becomes a 16 kHz mono float32 waveform, and a waveform becomes log-mel frames."""
+"""Audio in: any file, URL, bytes or array becomes a 16 kHz mono float32 waveform."""
 
 import io
 import math
@@ -18,8 +18,6 @@ except ImportError:  # an exported checkpoint works without PyAV, through soundf
     av = None  # type: ignore[assignment]
 
 SAMPLING_RATE = 16_000  # Hz, the rate of every encoder here
-HOP_LENGTH = 160  # samples between two mel frames: 100 frames a second
-N_FFT = 400  # samples, 25 ms
 AudioSource = Any  # path | URL | bytes | binary file | {"array", "sampling_rate"} | array of 16 kHz samples
 
 
@@ -50,25 +48,6 @@ def stream_audio(
         yield block
     if empty:
         raise ValueError(f"{name} holds no audio samples; expected speech. Check how the file was written.")
-
-
-def log_mel(
-    waveform: np.ndarray, mel_filters: torch.Tensor, window_samples: int, full_window: bool = False
-) -> torch.Tensor:
-    """Log-mel frames of one clip as WhisperFeatureExtractor gives them for it padded to the window with zeros.
-
-    (samples,) at 16 kHz and (201, mels) filters → (mels, samples // 160) float32, or (mels, window_samples // 160) with
-    `full_window`. `window_samples` is the encoder's window, at which the extractor's own zeros end.
-    """
-    samples = len(waveform)
-    size = window_samples if full_window else min(samples + N_FFT, window_samples)
-    padded = torch.zeros(max(size, samples, N_FFT))
-    padded[:samples] = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
-    stft = torch.stft(padded, N_FFT, HOP_LENGTH, window=torch.hann_window(N_FFT), return_complex=True)
-    power = (stft[:, :-1].abs() ** 2).contiguous()
-    log_spec = torch.clamp(mel_filters.T @ power, min=1e-10).log10()
-    log_spec = (torch.maximum(log_spec, log_spec.max() - 8.0) + 4.0) / 4.0
-    return log_spec if full_window else log_spec[:, : samples // HOP_LENGTH]
 
 
 def is_batch(audio) -> bool:

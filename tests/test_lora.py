@@ -1,0 +1,275 @@
+"""LoRA on language model and encoder: PEFT's own result, checkpoints that PEFT loads, every stage, quantised, and merged."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from tiny_audio import ASRModel, embedded, load_audio
+from tiny_audio.cli.main import run
+from tiny_audio.errors import TinyAudioError
+from tiny_audio.model.encoders import load_encoder
+from tiny_audio.model.lora import adapted_parts, adapter_tensors
+from tiny_audio.training import compose, train
+from tiny_audio.training.build import build_model, outline, part_sizes
+
+CLIP = load_audio(next((embedded("quickstart").parent / "clips").glob("send*.ogg")))
+SHORT = ["data.max_train_samples=24", "data.max_eval_samples=4", "training.batch_seconds=12", "training.report_to=none"]
+
+
+def settings(*overrides: str, experiment: str = "quickstart"):
+    return compose(experiment, ["model.pretrained=nano", *SHORT, *overrides])
+
+
+@pytest.fixture(scope="module")
+def adapted(nano, tmp_path_factory) -> Path:
+    """nano with LoRA of random weights on both parts, so that it changes what the model says."""
+    model = build_model(settings("model.use_lora=true", "model.encoder_lora_rank=4").model)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        for part in adapted_parts(model).values():
+            for tensor in adapter_tensors(part).values():
+                tensor.normal_(0, 0.1)
+    folder = tmp_path_factory.mktemp("lora") / "checkpoint"
+    model.save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def logits(model: ASRModel) -> torch.Tensor:
+    return model.eval()(**model.processor(CLIP)).logits
+
+
+def lora_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+# ---- one checkpoint
+
+
+def test_new_lora_changes_nothing(nano):
+    model = build_model(settings("model.use_lora=true", "model.encoder_lora_rank=4").model)
+    assert sorted(adapted_parts(model)) == ["adapter", "encoder_adapter"]
+    assert torch.equal(logits(model), logits(ASRModel.from_pretrained(nano, dtype="float32")))
+
+
+def test_the_forward_pass_is_pefts(adapted):
+    """PEFT puts both folders onto the plain parts by itself."""
+    model = ASRModel.from_pretrained(adapted)
+    plain = AutoModelForCausalLM.from_pretrained(adapted / "decoder", dtype=model.language_model.dtype)
+    by_peft = peft.PeftModel.from_pretrained(plain, adapted / "adapter").eval()
+    ids = torch.randint(10, 300, (2, 9))
+    features, lengths = torch.randn(1, 128, 400), torch.tensor([400])
+    with torch.no_grad():
+        assert (by_peft(ids).logits - model.language_model(ids).logits).abs().max() < 1e-5
+        ours = model.encoder(features, lengths)[0]
+        encoder = load_encoder(str(adapted / "encoder"), "masked", dtype=model.encoder.encoder.dtype)
+        without = encoder(features, lengths)[0]
+        peft.PeftModel.from_pretrained(encoder.encoder, adapted / "encoder_adapter").eval()  # in place
+        assert (encoder(features, lengths)[0] - ours).abs().max() < 1e-5 < (without - ours).abs().max()
+
+
+def test_what_the_folder_holds(adapted, nano):
+    assert not (adapted / "adapter_config.json").exists()  # transformers would inject it by itself, wrongly
+    for name in ("adapter", "encoder_adapter"):
+        assert {file.name for file in (adapted / name).iterdir()} == {
+            "adapter_config.json",
+            "adapter_model.safetensors",
+        }
+    assert {name.split(".")[0] for name in load_file(adapted / "model.safetensors")} == {"projector"}
+    config = json.loads((adapted / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["task_type"]) == (8, 16, "CAUSAL_LM")
+    assert torch.equal(logits(ASRModel.from_pretrained(adapted)), logits(ASRModel.from_pretrained(adapted)))
+
+
+def test_a_published_checkpoint_has_it_in_the_root(adapted, tmp_path):
+    folder, model = tmp_path / "published", ASRModel.from_pretrained(adapted)
+    model.config.update({"audio_model_id": str(adapted / "encoder"), "text_model_id": str(adapted / "decoder")})
+    model.save_pretrained(folder, self_contained=False)
+    for file in (folder / "adapter").iterdir():
+        shutil.move(file, folder / file.name)
+    assert torch.equal(logits(ASRModel.from_pretrained(folder)), logits(ASRModel.from_pretrained(adapted)))
+
+
+def test_its_own_settings_are_those_of_adapter_config(adapted, tmp_path):
+    folder = shutil.copytree(adapted, tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "lora_rank": 64, "lora_alpha": 1}))
+    assert torch.equal(logits(ASRModel.from_pretrained(folder)), logits(ASRModel.from_pretrained(adapted)))
+
+
+def test_a_checkpoint_without_its_lora_is_one_line(adapted, tmp_path, capsys):
+    folder = shutil.copytree(adapted, tmp_path / "broken")
+    tensors = lora_of(folder)
+    name = next(iter(tensors))
+    save_file(
+        {key: value for key, value in tensors.items() if key != name}, folder / "adapter/adapter_model.safetensors"
+    )
+    with pytest.raises(ValueError, match="missing base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"):
+        ASRModel.from_pretrained(folder)
+    shutil.rmtree(folder / "adapter")
+    assert run(["transcribe", "-m", str(folder), str(embedded("quickstart").parent / "clips")]) == 1
+    assert "has no adapter/adapter_config.json" in capsys.readouterr().err
+
+
+def test_layers_that_are_not_there_are_named():
+    with pytest.raises(TinyAudioError, match="no layer for LoRA of the name query; its linear layers are .*q_proj"):
+        build_model(settings("model.use_lora=true", "model.lora_target_modules=[query]").model)
+
+
+def test_all_linear_layers_by_name(nano):
+    names = "[q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj]"
+    wanted = settings("model.use_lora=true", f"model.lora_target_modules={names}").model
+    few, many = (part_sizes(outline(one))[2] for one in (settings("model.use_lora=true").model, wanted))
+    assert 0 < few.trainable < many.trainable and few.total - few.trainable == many.total - many.trainable
+    assert part_sizes(build_model(wanted))[2] == many
+
+
+def test_dropout_is_in_training_only(nano):
+    model = build_model(settings("model.use_lora=true", "model.lora_dropout=0.5").model)
+    for tensor in adapter_tensors(model.language_model).values():
+        tensor.normal_(0, 0.5)
+    batch = model.processor(CLIP, text="send a message")
+    with torch.no_grad():
+        assert model.train()(**batch).loss != model.train()(**batch).loss
+        assert model.eval()(**batch).loss == model.eval()(**batch).loss
+
+
+def test_self_contained_writes_the_plain_weights(adapted, tmp_path):
+    """Also where the parts were not loaded from a folder that could be copied."""
+    model = ASRModel.from_pretrained(adapted)
+    model.sources = ()
+    model.save_pretrained(tmp_path / "whole", self_contained=True)
+    assert not [
+        name for name in load_file(tmp_path / "whole/decoder/model.safetensors") if "lora" in name or "base" in name
+    ]
+    assert torch.equal(logits(ASRModel.from_pretrained(tmp_path / "whole")), logits(model))
+
+
+# ---- stages
+
+
+def run_stage(folder: Path, *overrides: str, resume: str | None = None, experiment: str = "quickstart"):
+    values = [*SHORT, f"output_dir={folder}", *overrides]
+    return train(compose(experiment, values), resume=resume)
+
+
+@pytest.fixture(scope="module")
+def second_stage(nano, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("stage2") / "run"
+    run_stage(
+        folder, "model.pretrained=nano", "model.freeze_projector=true", "model.use_lora=true",
+        "model.lora_dropout=0.1", "training.max_steps=4", "training.save_steps=2", "training.save_total_limit=null",
+    )  # fmt: skip
+    return folder
+
+
+def test_the_second_stage_trains_lora_alone(second_stage, nano):
+    stage, before = load_file(second_stage / "best/model.safetensors"), load_file(nano / "model.safetensors")
+    assert all(torch.equal(stage[name], before[name].to(stage[name].dtype)) for name in before if name in stage)
+    assert all(
+        tensor.abs().max() > 0 for name, tensor in lora_of(second_stage / "checkpoint-4").items() if "lora_B" in name
+    )
+
+
+def test_a_resumed_run_ends_in_the_same_lora(second_stage):
+    whole = lora_of(second_stage / "checkpoint-4")
+    options = ("model.pretrained=nano", "model.freeze_projector=true", "model.use_lora=true", "model.lora_dropout=0.1")
+    run_stage(second_stage, *options, "training.max_steps=4", "training.save_steps=2",
+              "training.save_total_limit=null", resume=str(second_stage / "checkpoint-2"))  # fmt: skip
+    again = lora_of(second_stage / "checkpoint-4")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_the_third_stage_trains_both(second_stage, tmp_path):
+    before = f"model.pretrained={second_stage / 'best'}"
+    run_stage(tmp_path / "run", before, "model.use_lora=true", "training.max_steps=2")
+    for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
+        old, new = load_file(second_stage / "best" / name), load_file(tmp_path / "run/best" / name)
+        assert old.keys() == new.keys() and any(not torch.equal(old[key], new[key]) for key in old), name
+
+
+def test_lora_that_is_not_asked_for_is_kept_as_it_is(second_stage, tmp_path):
+    run_stage(tmp_path / "run", f"model.pretrained={second_stage / 'best'}", "training.max_steps=2")
+    old, new = lora_of(second_stage / "best"), lora_of(tmp_path / "run/best")
+    assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_a_fine_tuned_language_model_is_kept_when_it_is_frozen_later(nano, tmp_path):
+    run_stage(tmp_path / "one", "model.pretrained=nano", "model.freeze_language_model=false", "training.max_steps=2")
+    run_stage(tmp_path / "two", f"model.pretrained={tmp_path / 'one/best'}", "model.use_lora=true",
+              "training.max_steps=2")  # fmt: skip
+    old, new = (load_file(tmp_path / run / "best/model.safetensors") for run in ("one", "two"))
+    kept = [name for name in old if name.startswith("language_model.")]
+    assert old.keys() == new.keys() and kept and all(torch.equal(old[name], new[name]) for name in kept)
+    model = ASRModel.from_pretrained(tmp_path / "two/best")
+    assert torch.equal(
+        model.language_model.get_input_embeddings().weight, old["language_model.model.embed_tokens.weight"]
+    )
+
+
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_lora_on_a_quantised_language_model(bits, tmp_path):
+    """QLoRA: the checkpoint is that of LoRA, and loads without quantisation."""
+    overrides = ("model.pretrained=nano", f"model.quantization={bits}", "model.use_lora=true", "training.max_steps=3",
+                 "training.logging_steps=1", "training.learning_rate=1e-3")  # fmt: skip
+    run_stage(tmp_path / "run", *overrides)
+    losses = [json.loads(line).get("loss") for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(loss) for loss in losses if loss is not None)
+    assert any(tensor.abs().max() > 0 for name, tensor in lora_of(tmp_path / "run/best").items() if "lora_B" in name)
+    model = ASRModel.from_pretrained(tmp_path / "run/best")
+    assert {type(module).__name__ for module in model.language_model.modules()}.isdisjoint(
+        {"Linear4bit", "Linear8bitLt"}
+    )
+
+
+@pytest.mark.parametrize("asked", ["model.use_lora=true", "model.quantization=4bit"])
+def test_not_on_a_language_model_that_is_trained_itself(asked):
+    with pytest.raises(TinyAudioError, match=f"{asked.split('=')[0]} needs the language model's own weights frozen"):
+        settings(asked, "model.freeze_language_model=false")
+
+
+# ---- merged
+
+
+def test_merged_weights_say_the_same_without_peft(adapted, tmp_path, capsys):
+    merged = tmp_path / "merged"
+    assert run(["export", "merge", str(adapted), str(merged)]) == 0
+    assert "12 layers" not in capsys.readouterr().err
+    assert not [*merged.glob("**/adapter*")] and not json.loads((merged / "config.json").read_text())["use_lora"]
+    expected = logits(ASRModel.from_pretrained(adapted, dtype="float32"))
+    assert (logits(ASRModel.from_pretrained(merged, dtype="float32")) - expected).abs().max() < 1e-3
+    script = (
+        "import sys; sys.modules['peft'] = None; from tiny_audio import ASRModel;"
+        "print(ASRModel.from_pretrained(sys.argv[1]).transcribe(sys.argv[2]))"
+    )
+    clip = next((embedded("quickstart").parent / "clips").glob("send*.ogg"))
+    command = [sys.executable, "-c", script, str(merged), str(clip)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+    assert done.stdout.strip() == ASRModel.from_pretrained(adapted).transcribe(CLIP), done.stderr
+    command[3] = str(adapted)
+    assert "pip install peft" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+
+def test_nothing_to_merge_and_nothing_overwritten(adapted, nano, tmp_path, capsys):
+    assert run(["export", "merge", str(nano), str(tmp_path / "new")]) == 1
+    assert "has no LoRA adapters" in capsys.readouterr().err
+    (tmp_path / "file").write_text("work")
+    with pytest.raises(TinyAudioError, match="is not empty"):
+        merge_into(adapted, tmp_path)
+    assert (tmp_path / "file").read_text() == "work"
+
+
+def merge_into(checkpoint: Path, folder: Path) -> None:
+    from tiny_audio.export.merge import merge_checkpoint
+
+    merge_checkpoint(str(checkpoint), folder)

@@ -1,0 +1,1 @@
+"""A trained checkpoint in the forms that others use."""
