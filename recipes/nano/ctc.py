@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument(
         "--count", type=int, default=2000, help="sentences, and as many utterances of words in no order"
     )
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=350)
     parser.add_argument("--output", type=Path, default=embedded("nano"), help="checkpoint that gets the head")
     options = parser.parse_args()
     corpus = options.work_dir / "ctc-corpus"

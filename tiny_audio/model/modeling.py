@@ -26,6 +26,8 @@ from .processor import IGNORED_LABEL, ASRProcessor
 from .projectors import build_projector
 from .streaming import stream_text
 
+Frames = tuple[torch.Tensor, torch.Tensor]  # the encoder's (batch, frames, encoder_dim), and each clip's own (batch,)
+
 
 @dataclass
 class ASROutput(ModelOutput):
@@ -154,15 +156,17 @@ class ASRModel(PreTrainedModel):
                 getattr(module, "lora_dropout", nn.Identity()).train(mode)
         return self
 
-    def encode_audio(self, features, mask, frames=None) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode_audio(
+        self, features: torch.Tensor, mask: torch.Tensor, frames: Frames | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Audio tokens (batch, tokens, llm_dim), and how many of them are each clip's own (batch,).
 
         Features are (batch, mels, frames) or (batch, samples); the mask (batch, frames or samples) is 1 on audio;
-        `frames` are the encoder's, with their lengths, where they are known already.
+        `frames`: where they are known already.
         """
-        frames, lengths = frames or self.encoder(features, mask.sum(-1))
+        hidden, lengths = frames or self.encoder(features, mask.sum(-1))
         weight = next(self.projector.parameters())
-        embeddings = self.projector(frames.to(weight.dtype), length_mask(lengths, frames.shape[1]))
+        embeddings = self.projector(hidden.to(weight.dtype), length_mask(lengths, hidden.shape[1]))
         return embeddings, self.projector.output_length(lengths)
 
     def ctc_scores(self, frames: torch.Tensor) -> torch.Tensor:
@@ -171,7 +175,9 @@ class ASRModel(PreTrainedModel):
             raise ValueError("Word times need a CTC head, which this checkpoint has not; docs/word-times.md adds one.")
         return self.ctc_head(frames.to(self.ctc_head.weight.dtype)).float().log_softmax(-1)
 
-    def embed(self, input_ids: torch.Tensor, features, mask, frames=None) -> torch.Tensor:
+    def embed(
+        self, input_ids: torch.Tensor, features: torch.Tensor, mask: torch.Tensor, frames: Frames | None = None
+    ) -> torch.Tensor:
         """Token embeddings (batch, tokens, llm_dim) in which the audio stands where `<audio>` stood.
 
         Raises:
@@ -234,7 +240,7 @@ class ASRModel(PreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         input_values: torch.Tensor | None = None,
-        frames: tuple[torch.Tensor, torch.Tensor] | None = None,
+        frames: Frames | None = None,
         **generation,
     ) -> torch.Tensor:
         """Decode a batch; only the new tokens come back, (batch, new tokens).
@@ -243,7 +249,7 @@ class ASRModel(PreTrainedModel):
             input_features or input_values, audio_attention_mask: as `forward`; without a mask all of it is audio.
             input_ids, attention_mask: left-padded prompts; made by the processor, one a clip, where absent (then
                 `attention_mask` may also be the audio's).
-            frames: the encoder's, and their lengths, where they are known already.
+            frames: of the encoder, where they are known already.
             generation: any parameter of transformers' `generate`.
         """
         features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
@@ -290,7 +296,12 @@ class ASRModel(PreTrainedModel):
         return texts if is_batch(audio) else texts[0]
 
     def transcribe_each(
-        self, clips: Iterable[AudioSource], batch_size=8, max_samples: int | None = None, word_times=False, **generation
+        self,
+        clips: Iterable[AudioSource],
+        batch_size: int = 8,
+        max_samples: int | None = None,
+        word_times: bool = False,
+        **generation,
     ) -> Iterator[tuple[str, list[Word]]]:
         """The text of each clip as soon as it is whole, and with `word_times` its words.
 
@@ -325,7 +336,9 @@ class ASRModel(PreTrainedModel):
         return split_windows(stream_audio(audio), min(limits))
 
     @torch.no_grad()
-    def decode(self, windows: Sequence[Window], generation: dict, word_times=False) -> list[tuple[str, list[Word]]]:
+    def decode(
+        self, windows: Sequence[Window], generation: dict, word_times: bool = False
+    ) -> list[tuple[str, list[Word]]]:
         """One batch of windows to texts and, with `word_times`, their words; of digital silence an empty text."""
         heard = [window for window in windows if not is_silent(window.waveform)]
         decoded: Iterator[tuple[str, list[Word]]] = iter(())
@@ -337,11 +350,10 @@ class ASRModel(PreTrainedModel):
             decoded = zip(texts, words, strict=True)
         return [("", []) if is_silent(window.waveform) else next(decoded) for window in windows]
 
-    def _words(self, texts: list[str], frames: tuple[torch.Tensor, torch.Tensor], windows: list[Window]):
+    def _words(self, texts: list[str], frames: Frames, windows: list[Window]) -> list[list[Word]]:
         scores, vocabulary, step = self.ctc_scores(frames[0]), self.config.ctc_vocabulary, self.encoder.frame_seconds
-        rows = [row[:length].cpu().numpy() for row, length in zip(scores, frames[1], strict=True)]
-        clips = zip(rows, texts, windows, strict=True)
-        return [align(row, text, vocabulary, step, window) for row, text, window in clips]
+        clips = zip(scores.cpu().numpy(), frames[1].tolist(), texts, windows, strict=True)
+        return [align(row[:length], text, vocabulary, step, window) for row, length, text, window in clips]
 
 
 def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:
