@@ -13,8 +13,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from recipes.nano.corpus import encode, write_parquet
-from recipes.nano.features import SAMPLING_RATE
+from recipes.nano.corpus import corpus_row, write_parquet
 from recipes.nano.human import Clip, digit_clips, plain_clips, read_speech
 from recipes.nano.synthesize import LISTENING_FLITE_SHARE, Job, listening, plan, render
 from tiny_audio.assets import embedded
@@ -38,20 +37,8 @@ def training_clips(count: int, speech: Path) -> Iterator[Clip]:
 
 
 def rows(clips: Iterable[Clip]) -> list[dict]:
-    """Corpus rows: audio as Ogg Opus, text, speaker, duration in seconds and id."""
-    made = []
-    for index, (waveform, row) in enumerate(clips):
-        audio = {"bytes": encode(waveform), "path": f"{index}.ogg"}
-        made.append(
-            {
-                "audio": audio,
-                "text": row["text"],
-                "speaker": row["speaker"],
-                "duration": round(len(waveform) / SAMPLING_RATE, 3),
-                "id": str(index),
-            }
-        )
-    return made
+    """The corpus rows of clips."""
+    return [corpus_row(clip, row["text"], row["speaker"], str(index)) for index, (clip, row) in enumerate(clips)]
 
 
 def write_corpus(folder: Path, count: int, speech: Path) -> None:
@@ -63,25 +50,21 @@ def write_corpus(folder: Path, count: int, speech: Path) -> None:
 
 
 def train_head(folder: Path, corpus: Path, steps: int) -> Path:
-    """The head alone, on the shipped encoder; the best checkpoint."""
-    overrides = (
-        "model.pretrained=nano",
-        "model.ctc_head=true",
-        "model.freeze_projector=true",
-        "training.report_to=none",
-    )
-    rates = (f"training.max_steps={steps}", "training.learning_rate=5e-3", "training.warmup_steps=50")
-    often = (f"training.eval_steps={max(1, steps // 5)}", "training.batch_seconds=150", "data.max_eval_samples=null")
-    return train(compose(None, [*overrides, *rates, *often], data=str(corpus), output_dir=folder)).model
+    """The head alone, on the shipped encoder (a head that it has is trained on); the best checkpoint."""
+    what = ("model.pretrained=nano", "model.ctc_head=true", "model.freeze_projector=true")
+    how = ("training.learning_rate=5e-3", "training.warmup_steps=50", "training.batch_seconds=150")
+    length = (f"training.max_steps={steps}", f"training.eval_steps={max(1, steps // 5)}", "data.max_eval_samples=null")
+    settings = compose(None, [*what, *how, *length, "training.report_to=none"], data=str(corpus), output_dir=folder)
+    return train(settings).model
 
 
 def ship(trained: Path, nano: Path) -> None:
     """The head's tensors in fp16 and its characters into a checkpoint, all else of which stays as it is."""
-    head = {
-        name: tensor.half() for name, tensor in load_file(trained / "model.safetensors").items() if "ctc_head" in name
-    }
+    tensors = load_file(trained / "model.safetensors")
+    head = {name: tensor.half() for name, tensor in tensors.items() if name.startswith("ctc_head.")}
     file, config = nano / "model.safetensors", json.loads((nano / "config.json").read_text())
     save_file({**load_file(file), **head}, file, metadata={"format": "pt"})
+    file.chmod(0o644)
     config["ctc_vocabulary"] = json.loads((trained / "config.json").read_text())["ctc_vocabulary"]
     (nano / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
