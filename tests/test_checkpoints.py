@@ -273,10 +273,18 @@ one = pipe(clip)
 many = pipe([clip, sys.argv[3], wav, {"raw": clip, "sampling_rate": 16000}], batch_size=3)
 generated = list(pipe((item for item in [clip, clip]), max_new_tokens=3, num_beams=2))
 chunked = pipe(np.tile(clip, 4), chunk_length_s=2, stride_length_s=(1, 1))
+timed = pipe(clip, return_timestamps="word")
 processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
 pipe.model.save_pretrained(sys.argv[4])
-print(json.dumps([one, many, generated, chunked, processor.audio_token_count(16000)]))
+print(json.dumps([one, many, generated, chunked, timed, processor.audio_token_count(16000)]))
 """
+
+
+def add_ctc_head(checkpoint):
+    model = ASRModel.from_pretrained(checkpoint)
+    model.config.ctc_vocabulary = ["", *map(chr, range(32, 127))]
+    model.ctc_head = torch.nn.Linear(model.encoder.dim, len(model.config.ctc_vocabulary))
+    model.save_pretrained(checkpoint)
 
 
 def test_the_folder_works_where_this_package_cannot_be_imported(checkpoint, tmp_path, monkeypatch):
@@ -289,6 +297,7 @@ def test_the_folder_works_where_this_package_cannot_be_imported(checkpoint, tmp_
         file.setframerate(16_000)
         file.writeframes((CLIP * 32767).astype(np.int16).tobytes())
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    add_ctc_head(checkpoint)
     arguments = [str(checkpoint), str(tmp_path / "clip.npy"), str(tmp_path / "clip.wav"), str(tmp_path / "resaved")]
     result = subprocess.run(
         [sys.executable, "-I", "-c", PIPELINE_SCRIPT, *arguments],
@@ -299,10 +308,11 @@ def test_the_folder_works_where_this_package_cannot_be_imported(checkpoint, tmp_
         timeout=180,
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    one, many, generated, chunked, count = json.loads(result.stdout.splitlines()[-1])
+    one, many, generated, chunked, timed, count = json.loads(result.stdout.splitlines()[-1])
     model = ASRModel.from_pretrained(checkpoint)
     expected = model.transcribe(CLIP)
     assert one == {"text": expected} and many[0] == many[3] == one and many[1] == many[2]
+    assert timed["text"] == expected and [chunk["text"] for chunk in timed["chunks"]] == expected.split()
     assert len(generated) == 2 and set(generated[0]) == {"text"} and isinstance(chunked["text"], str)
     assert count == model.processor.audio_token_count(16_000)
     assert ASRModel.from_pretrained(tmp_path / "resaved").transcribe(CLIP) == expected

@@ -84,7 +84,7 @@ def test_what_the_folder_holds(adapted, nano):
             "adapter_config.json",
             "adapter_model.safetensors",
         }
-    assert {name.split(".")[0] for name in load_file(adapted / "model.safetensors")} == {"projector"}
+    assert {name.split(".")[0] for name in load_file(adapted / "model.safetensors")} == {"projector", "ctc_head"}
     config = json.loads((adapted / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["task_type"]) == (8, 16, "CAUSAL_LM")
     assert torch.equal(logits(ASRModel.from_pretrained(adapted)), logits(ASRModel.from_pretrained(adapted)))

@@ -16,12 +16,15 @@ from tiny_audio.evaluation.recognizers.source import ModelSource, offline_if_unr
 
 if TYPE_CHECKING:
     from tiny_audio.audio.segment import Window
+    from tiny_audio.model.alignment import Word
     from tiny_audio.model.modeling import ASRModel
 
 AUDIO_SUFFIXES = frozenset(
     ".aac .aif .aiff .amr .au .caf .flac .m4a .mka .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()
 )
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+PAUSE_SECONDS = 0.5  # of silence, which end a phrase
+PHRASE_SECONDS, PHRASE_CHARACTERS = 7.0, 84  # the longest phrase: two lines of 42 characters, as subtitles have them
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,17 @@ class AudioFile:
 
 @dataclass
 class Segment:
-    """The text of one window of a recording, with its bounds in seconds."""
+    """The text of one window, phrase or word of a recording, with its bounds in seconds; its words where they are timed."""
 
     text: str
     start: float
     end: float
+    words: list["Word"] = field(default_factory=list)
 
 
 @dataclass
 class Transcript:
-    """The text of one file, window by window, or the reason why there is none."""
+    """The text of one file, segment by segment, or the reason why there is none."""
 
     file: AudioFile
     segments: list[Segment] = field(default_factory=list)
@@ -125,27 +129,57 @@ def _audio_below(folder: Path) -> list[AudioFile]:
 
 
 def transcribe_files(
-    model: "ASRModel", files: Sequence[AudioFile], batch_size: int = 8, **generation: Any
+    model: "ASRModel",
+    files: Sequence[AudioFile],
+    batch_size: int = 8,
+    timestamps: str | None = None,
+    **generation: Any,
 ) -> Iterator[Transcript]:
     """Each file's Transcript, in order, as soon as it is ready; windows of several files share a batch.
 
     A file that cannot be read gives a Transcript with `error` and the others go on. Memory stays bounded.
-    """
-    from tiny_audio.audio.reading import SAMPLING_RATE
 
+
+    Args:
+        timestamps: what a segment is: None for a window, "phrase" or "word"; ValueError: without a CTC head.
+    """
     open_transcripts: dict[int, Transcript] = {}
     pieces = _pieces(model, files)
     while batch := list(islice(pieces, batch_size)):
-        heard = [piece.waveform for _, piece in batch if not isinstance(piece, str | None)]
-        texts = iter(model.texts(heard, generation))
+        heard = [piece for _, piece in batch if not isinstance(piece, str | None)]
+        decoded = iter(model.decode(heard, generation, word_times=timestamps is not None))
         for index, piece in batch:
             transcript = open_transcripts.setdefault(index, Transcript(files[index]))
             if piece is None or isinstance(piece, str):
                 transcript.error = piece
                 yield open_transcripts.pop(index)
                 continue
-            start, end = piece.start / SAMPLING_RATE, (piece.start + len(piece.waveform)) / SAMPLING_RATE
-            transcript.segments.append(Segment(next(texts), start, end))
+            text, words = next(decoded)
+            transcript.segments += segments(piece, text, words, timestamps)
+
+
+def segments(window: "Window", text: str, words: list["Word"], timestamps: str | None) -> list[Segment]:
+    """A window's text as one segment, or as its phrases or words."""
+    from tiny_audio.audio.reading import SAMPLING_RATE
+
+    if timestamps is None:
+        return [Segment(text, window.start / SAMPLING_RATE, (window.start + len(window.waveform)) / SAMPLING_RATE)]
+    groups = phrases(words) if timestamps == "phrase" else [[word] for word in words]
+    return [Segment(" ".join(word.text for word in group), group[0].start, group[-1].end, group) for group in groups]
+
+
+def phrases(words: Iterable["Word"]) -> list[list["Word"]]:
+    """Words in groups that a pause, the end of a sentence, or the length of a subtitle parts."""
+    groups: list[list[Word]] = []
+    for word in words:
+        phrase = groups[-1] if groups else []
+        goes_on = phrase and phrase[-1].text[-1] not in ".?!" and word.start - phrase[-1].end < PAUSE_SECONDS
+        length = sum(len(each.text) + 1 for each in phrase) + len(word.text)
+        if goes_on and word.end - phrase[0].start <= PHRASE_SECONDS and length <= PHRASE_CHARACTERS:
+            phrase.append(word)
+        else:
+            groups.append([word])
+    return groups
 
 
 def _pieces(model: "ASRModel", files: Iterable[AudioFile]) -> "Iterator[tuple[int, Window | str | None]]":
@@ -162,7 +196,12 @@ def _pieces(model: "ASRModel", files: Iterable[AudioFile]) -> "Iterator[tuple[in
 
 
 def render(transcript: Transcript, format: str) -> str:
-    """The transcript as a `txt`, `json`, `srt` or `vtt` document, ending in a newline."""
+    """The transcript as a `txt`, `json`, `srt` or `vtt` document, ending in a newline.
+
+    Timed phrases or words are lines of start, end and text in `txt`, which Audacity reads as labels.
+    """
+    if format == "txt" and any(segment.words for segment in transcript.segments):
+        return "".join(f"{segment.start:.3f}\t{segment.end:.3f}\t{segment.text}\n" for segment in transcript.segments)
     if format == "txt":
         return transcript.text + "\n"
     if format == "json":
@@ -179,9 +218,25 @@ def render(transcript: Transcript, format: str) -> str:
 
 
 def as_json(transcript: Transcript) -> dict[str, Any]:
-    """`{"file", "text", "segments": [{"text", "start", "end"}]}`, times in seconds."""
-    segments = [{"text": s.text, "start": round(s.start, 3), "end": round(s.end, 3)} for s in transcript.segments]
-    return {"file": transcript.file.name, "text": transcript.text, "segments": segments}
+    """`{"file", "text", "segments": [{"text", "start", "end"}]}`, times in seconds.
+
+    Timed segments have `"words": [{"text", "start", "end", "confidence"}]` too.
+    """
+    return {
+        "file": transcript.file.name,
+        "text": transcript.text,
+        "segments": [
+            _timed(segment) | ({"words": [_timed(word) for word in segment.words]} if segment.words else {})
+            for segment in transcript.segments
+        ],
+    }
+
+
+def _timed(part: "Segment | Word") -> dict[str, Any]:
+    values = {"text": part.text, "start": round(part.start, 3), "end": round(part.end, 3)}
+    if isinstance(part, Segment):
+        return values
+    return {**values, "confidence": None if part.confidence is None else round(part.confidence, 3)}
 
 
 def _clock(seconds: float, separator: str) -> str:

@@ -59,14 +59,19 @@ def jobs(split: str, count: int, seed: int = SEED) -> list[Job]:
 
 
 def rows(split: str, count: int, seed: int = SEED) -> list[dict]:
-    """The corpus rows of a split: audio, text, speaker, duration in seconds and id."""
-    made = []
-    for index, job in enumerate(jobs(split, count, seed)):
-        data, name = encode(render_mildly(job)), f"{split}-{index:04d}"
-        audio = {"bytes": data, "path": f"{name}.ogg"}
-        seconds = round(len(load_audio(data)) / SAMPLING_RATE, 3)
-        made.append({"audio": audio, "text": job.text, "speaker": job.voice.speaker, "duration": seconds, "id": name})
-    return made
+    """The corpus rows of a split."""
+    return [
+        corpus_row(render_mildly(job), job.text, job.voice.speaker, f"{split}-{index:04d}")
+        for index, job in enumerate(jobs(split, count, seed))
+    ]
+
+
+def corpus_row(waveform: np.ndarray, text: str, speaker: str, name: str) -> dict:
+    """Audio, text, speaker, duration in seconds and id of a clip."""
+    data = encode(waveform)
+    seconds = round(len(load_audio(data)) / SAMPLING_RATE, 3)
+    audio = {"bytes": data, "path": f"{name}.ogg"}
+    return {"audio": audio, "text": text, "speaker": speaker, "duration": seconds, "id": name}
 
 
 def write_parquet(path: Path, made: list[dict]) -> None:

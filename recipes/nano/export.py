@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import save_file
 
 from recipes.nano.human import read_folder
-from recipes.nano.model import CTC_CHARACTERS, JointModel
+from recipes.nano.model import JointModel
 from recipes.nano.train import Options, Trainer
 from tiny_audio.assets import embedded
 from tiny_audio.model.modeling import ASRModel
@@ -45,12 +44,6 @@ def export(joint: JointModel, folder: Path) -> None:
     for key in ("auto_map", "custom_pipelines"):
         config.pop(key, None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def save_ctc_head(joint: JointModel, work_dir: Path) -> None:
-    """The CTC head and its characters (index 0 is the blank), for those who come to need it."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in joint.ctc_head.state_dict().items()}
-    save_file(tensors, work_dir / "ctc.safetensors", metadata={"characters": json.dumps(CTC_CHARACTERS)})
 
 
 def word_error_rate(model: ASRModel, audio: list, texts: list[str]) -> float:
@@ -88,7 +81,6 @@ def main() -> None:
     trainer.load()
     keep_better_weights(trainer)
     export(trainer.averaged, options.output)
-    save_ctc_head(trainer.averaged, options.work_dir)
     print(f"step {trainer.step}, {trainer.elapsed / 60:.0f} minutes")
     for name, rate in report(options.output, options.speech).items():
         print(f"{name}: WER {rate:.4f}")

@@ -15,6 +15,7 @@ from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import length_mask
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import INSTRUCTION, ASRProcessor
+from tiny_audio.training.ctc import CHARACTERS
 from tiny_audio.training.initialization import match_embedding_scale
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<audio>", "<think>", "</think>"]
@@ -27,8 +28,7 @@ CHAT_TEMPLATE = (
     "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
     "{%- endif %}"
 )
-CTC_CHARACTERS = ["", *"abcdefghijklmnopqrstuvwxyz'", " "]  # index 0 is the blank
-CTC_INDEX = {character: index for index, character in enumerate(CTC_CHARACTERS) if character}
+CTC_INDEX = {character: index for index, character in enumerate(CHARACTERS) if character}
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 768) -> PreTrainedTokenizerFast:
@@ -68,7 +68,7 @@ def decoder_config(tokenizer: PreTrainedTokenizerFast, **changes) -> Qwen3Config
 
 
 def build_asr(tokenizer: PreTrainedTokenizerFast, encoder: dict | None = None, decoder: dict | None = None) -> ASRModel:
-    """ASRModel of random weights whose parts are all to be trained."""
+    """ASRModel of random weights, with a CTC head, whose parts are all to be trained."""
     audio_config, text_config = encoder_config(**(encoder or {})), decoder_config(tokenizer, **(decoder or {}))
     config = ASRConfig(
         audio_config=audio_config,
@@ -77,6 +77,7 @@ def build_asr(tokenizer: PreTrainedTokenizerFast, encoder: dict | None = None, d
         llm_dim=text_config.hidden_size,
         projector_pool_stride=4,
         projector_hidden_dim=512,
+        ctc_vocabulary=CHARACTERS,
         self_contained=True,
     )
     asr = ASRModel(config, processor=ASRProcessor(config, tokenizer, WhisperFeatureExtractor(feature_size=128)))
@@ -99,21 +100,20 @@ class MatmulConv1d(nn.Conv1d):
 
 
 class JointModel(nn.Module):
-    """Encoder, projector and language model trained together, with a CTC head on the encoder's frames."""
+    """Encoder, projector, language model and CTC head trained together."""
 
     def __init__(self, asr: ASRModel, dropout: float = 0.1):
         super().__init__()
         self.asr = asr
         for convolution in (asr.encoder.encoder.conv1, asr.encoder.encoder.conv2):
             convolution.__class__ = MatmulConv1d
-        self.ctc_head = nn.Linear(asr.config.encoder_dim, len(CTC_CHARACTERS))
         self.dropout = dropout
 
     def ctc_logits(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(batch, 128, frames) → frames (batch, n, dim), their lengths, and CTC logits (batch, n, characters)."""
         encoder = self.asr.encoder
         frames = encoder.encode(features, lengths)  # as the adapter's forward, without cutting to the longest clip
-        return frames, encoder.output_length(lengths), self.ctc_head(frames)
+        return frames, encoder.output_length(lengths), self.asr.ctc_head(frames)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The CTC loss a character and the language model's loss a token."""
@@ -153,9 +153,3 @@ class JointModel(nn.Module):
         padded = F.pad(answers, (0, 0, 0, -len(answers) % 64))  # few different shapes
         logits = asr.language_model.get_output_embeddings()(padded)[: len(answers)]
         return F.cross_entropy(logits.float(), targets[wanted])
-
-
-def ctc_text(logits: torch.Tensor, length: int) -> str:
-    """(n, characters) logits → the best path's text."""
-    best = torch.unique_consecutive(logits[:length].argmax(-1)).tolist()
-    return " ".join("".join(CTC_CHARACTERS[index] for index in best).split())

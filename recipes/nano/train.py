@@ -20,9 +20,10 @@ from torch import distributed, nn
 
 from recipes.nano.data import NO_CURRICULUM, Curriculum, Loader, Mixture, plain_batches, read_shards
 from recipes.nano.features import MelAugmentation
-from recipes.nano.model import JointModel, build_asr, ctc_text, train_tokenizer
+from recipes.nano.model import JointModel, build_asr, train_tokenizer
 from recipes.nano.sentences import sentences
 from tiny_audio.model.modeling import ASRModel
+from tiny_audio.training.ctc import CHARACTERS, ctc_texts
 
 SHARES = {
     "train": 0.4,
@@ -51,7 +52,7 @@ class Options:
     processes: int = 1  # each with one thread and its own batches; gradients are averaged
     seed: int = 0
     resume: bool = False
-    start_from: Path | None = None  # an exported checkpoint whose weights are the first ones; the CTC head starts anew
+    start_from: Path | None = None  # an exported checkpoint whose weights are the first ones
     again: bool = False  # short clips first once more: the encoder is ready before the language model can listen
     report_steps: int = 100
     evaluate_seconds: float = 600.0
@@ -175,7 +176,7 @@ class Trainer:
             mask = (torch.arange(features.shape[-1]) < lengths[:, None]).long()
             spoken += asr.processor.batch_decode(asr.generate(features, mask, max_new_tokens=48))
             _, frame_lengths, logits = model.ctc_logits(features, lengths)
-            spelled += [ctc_text(row, int(n)) for row, n in zip(logits, frame_lengths, strict=True)]
+            spelled += ctc_texts(logits, frame_lengths, CHARACTERS)
             references += texts
         return jiwer.wer(references, spoken), jiwer.wer(references, spelled)
 

@@ -18,6 +18,11 @@ class Format(StrEnum):
     vtt = "vtt"
 
 
+class Timestamps(StrEnum):
+    word = "word"
+    phrase = "phrase"
+
+
 @app.command()
 def transcribe(
     files: Annotated[
@@ -25,6 +30,9 @@ def transcribe(
     ],
     model: ModelOption = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="Form of the text.")] = Format.txt,
+    timestamps: Annotated[
+        Timestamps | None, typer.Option("--timestamps", "-t", help="Time each word or phrase, by the model's CTC head.")
+    ] = None,
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "-o", help="Write a file per recording here instead of printing.")
     ] = None,
@@ -44,29 +52,32 @@ def transcribe(
     from tiny_audio.transcription import find_audio
 
     inputs = find_audio(files, read_stdin=sys.stdin.buffer.read)
-    if len(inputs) > 1 and output_dir is None and format in (Format.srt, Format.vtt):
+    lines = format in (Format.srt, Format.vtt) or (format is Format.txt and timestamps is not None)
+    if len(inputs) > 1 and output_dir is None and lines:
         raise typer.BadParameter(f"{format} of several files needs --output-dir.")
     limits = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
     generation = {name: value for name, value in limits.items() if value is not None}
-    failed = _transcribe(inputs, (model or "nano", device, dtype), format.value, output_dir, batch_size, generation)
+    timed = {"batch_size": batch_size, "timestamps": timestamps and timestamps.value}
+    failed = _transcribe(inputs, (model or "nano", device, dtype), format.value, output_dir, timed, generation)
     if failed:
         raise typer.Exit(1)
 
 
 def _transcribe(
-    inputs: list[Any], load: tuple[str, str, str], format: str, folder: Path | None, batch_size: int, generation: dict
+    inputs: list[Any], load: tuple[str, str, str], format: str, folder: Path | None, timed: dict, generation: dict
 ) -> int:
     """Transcribes and prints or writes; returns how many inputs failed."""
     from tiny_audio import console
     from tiny_audio.transcription import load_model, output_paths, render, transcribe_files, write_whole
 
     model = load_model(*load)
-    if len(inputs) == 1 and format == "txt" and folder is None and _streams(model, inputs[0], generation):
+    whole = len(inputs) > 1 or format != "txt" or folder is not None or timed["timestamps"] is not None
+    if not whole and _streams(model, inputs[0], generation):
         return _stream(model, inputs[0].source, generation)
     paths = output_paths(inputs, folder, format) if folder else None
     failed = 0
     with console.progress("Transcribing", len(inputs)) as bar:
-        for number, transcript in enumerate(transcribe_files(model, inputs, batch_size, **generation)):
+        for number, transcript in enumerate(transcribe_files(model, inputs, **timed, **generation)):
             if transcript.error is not None:
                 failed += 1
                 console.error(transcript.error)

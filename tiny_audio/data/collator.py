@@ -127,8 +127,9 @@ class SpeechCollator:
         """Makes a batch.
 
         Returns:
-            what the processor returns for audio and text, plus `audio_seconds`, float32 (batch,), and `skipped`, the
-            list of entries that `Skipped.update` takes; both are to be taken out before the model's forward.
+            what the processor returns for audio and text, `ctc_labels` for a model with a CTC head and `teacher` where
+            asked for, plus `audio_seconds`, float32 (batch,), and `skipped`, the list of entries that `Skipped.update`
+            takes; both are to be taken out before the model's forward.
 
         Raises:
             TinyAudioError: no clip is readable (a ClipDataset never lets that happen).
@@ -147,10 +148,28 @@ class SpeechCollator:
             return_tensors="pt",
             instructions=instructions,
         )
-        taught = {"teacher": self.processor.training_tokens(texts, instructions=instructions)} if self.teacher else {}
+        if self.teacher:
+            batch["teacher"] = self.processor.training_tokens(texts, instructions=instructions)
+        if vocabulary := self.processor.config.ctc_vocabulary:
+            batch["ctc_labels"] = ctc_labels(texts, vocabulary)
         return {
             **batch,
-            **taught,
             "audio_seconds": torch.tensor([example.duration for example in examples], dtype=torch.float32),
             "skipped": [asdict(clip) for clip in clips if isinstance(clip, Dropped)],
         }
+
+
+def ctc_labels(texts: Sequence[str], vocabulary: Sequence[str]) -> Any:
+    """Texts → a CTC head's classes (batch, characters), -100 in the padding and for a text that it cannot spell whole."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    from tiny_audio.model.alignment import ANY, SEPARATORS, spell
+    from tiny_audio.model.processor import IGNORED_LABEL
+
+    between = [index for index, character in enumerate(vocabulary) if character in SEPARATORS][:1]
+    rows = []
+    for text in texts:
+        row = [index for word in spell(text, vocabulary)[1] for index in (*between, *word)][len(between) :]
+        rows.append(torch.tensor([IGNORED_LABEL] if ANY in row or not row else row))
+    return pad_sequence(rows, batch_first=True, padding_value=IGNORED_LABEL)

@@ -52,6 +52,8 @@ class ASRConfig(PretrainedConfig):
     qformer_intermediate_size: int | None = None
     downsample_rate: int = 5
 
+    ctc_vocabulary: list[str] | None = None  # of the CTC head on the encoder's frames, the blank first; None: no head
+
     encoder_padding: str = "masked"  # or "window": 30 s of unmasked mel
     encoder_layer: int | str = -1  # the hidden state taken; "weighted": a learned mean of all
     system_prompt: str | None = None

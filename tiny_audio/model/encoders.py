@@ -1,12 +1,15 @@
 """Audio encoders: one adapter a family, all with one face: features and their lengths in, frames and their lengths out."""
 
 from contextlib import contextmanager
+from math import prod
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.utils import logging
+
+from tiny_audio.audio.reading import SAMPLING_RATE
 
 from .plugins import find_class
 
@@ -63,6 +66,11 @@ class EncoderAdapter(nn.Module):
         for kernel, stride, padding in reversed(self.framing + self.convolutions):
             length = max(1, (length - 1) * stride + kernel - 2 * padding)
         return length
+
+    @property
+    def frame_seconds(self) -> float:
+        """From one encoder frame to the next."""
+        return prod(stride for _, stride, _ in self.framing + self.convolutions) / SAMPLING_RATE
 
     def feature_length(self, samples: int) -> int:
         """Mel frames (or samples, for encoders of raw audio) of a clip, at least those of `min_samples`."""

@@ -134,8 +134,9 @@ def _fill(expected: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], f
 
 
 def trained_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors of `model.safetensors`: projector, layer weights, a fine-tuned language model (tied ones once)."""
-    trained = ["projector.", "encoder.layer_weights"] + ["language_model."] * model.config.language_model_tuned
+    """The tensors of `model.safetensors`: projector, CTC head, layer weights, a fine-tuned language model (tied ones once)."""
+    trained = ["projector.", "ctc_head.", "encoder.layer_weights"]
+    trained += ["language_model."] * model.config.language_model_tuned
     named = ((base_name(name), parameter) for name, parameter in model.named_parameters())
     return {name: parameter for name, parameter in named if name and name.startswith(tuple(trained))}
 

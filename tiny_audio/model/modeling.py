@@ -1,14 +1,13 @@
 """ASRModel: a frozen audio encoder, a trained projector and a language model, joined into one speech recogniser."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -18,6 +17,7 @@ from transformers.utils import ModelOutput
 from tiny_audio.audio.reading import AudioSource, is_batch, stream_audio
 from tiny_audio.audio.segment import Window, is_silent, split_windows
 
+from .alignment import Word, align
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
@@ -25,6 +25,8 @@ from .lora import adapted_parts, add_adapters, base_name, saved_adapters
 from .processor import IGNORED_LABEL, ASRProcessor
 from .projectors import build_projector
 from .streaming import stream_text
+
+Frames = tuple[torch.Tensor, torch.Tensor]  # the encoder's (batch, frames, encoder_dim), and each clip's own (batch,)
 
 
 @dataclass
@@ -38,6 +40,7 @@ class ASROutput(ModelOutput):
     logits: torch.Tensor | None = None
     num_label_tokens: torch.Tensor | None = None
     auxiliary_loss: torch.Tensor | None = None
+    ctc_scores: torch.Tensor | None = None  # (batch, frames, classes) of a CTC head that is trained
 
 
 class ASRModel(PreTrainedModel):
@@ -66,6 +69,8 @@ class ASRModel(PreTrainedModel):
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
         self.encoder, self.language_model = encoder, language_model
         self.projector = build_projector(config)
+        characters = config.ctc_vocabulary
+        self.ctc_head: nn.Linear | None = nn.Linear(encoder.dim, len(characters)) if characters else None
         add_adapters(self, adapters or {})
         self.processor: ASRProcessor = processor  # type: ignore[assignment]  # None only where built from configs alone
         self.sources: tuple[tuple[str, str], ...] = ()  # where encoder and language model lie, unchanged
@@ -111,10 +116,11 @@ class ASRModel(PreTrainedModel):
         adapters = saved_adapters(config, checkpoint, subfolder, **hub_options(options)) if checkpoint else {}
         model = cls(config, encoder, language_model, processor, adapters)
         model.sources = tuple(sources)
-        model.projector.to(encoder.encoder.dtype)
-        if "device_map" in options:
-            for part in (model.encoder, model.projector):
-                part.to(language_model.get_input_embeddings().weight.device)
+        own = [part for part in (model.projector, model.ctc_head) if part is not None]
+        for part in own:
+            part.to(encoder.encoder.dtype)
+        for part in (model.encoder, *own) if "device_map" in options else ():
+            part.to(language_model.get_input_embeddings().weight.device)
         return model
 
     def save_pretrained(self, save_directory: str | os.PathLike, self_contained: bool | None = None, **kwargs) -> None:
@@ -132,6 +138,8 @@ class ASRModel(PreTrainedModel):
         self.encoder.requires_grad_(False)
         self.language_model.requires_grad_(not self.config.freeze_language_model)
         self.projector.requires_grad_(not self.config.freeze_projector)
+        if self.ctc_head is not None:
+            self.ctc_head.requires_grad_(False)  # trained where a run asks for it
         if self.encoder.layer_weights is not None:  # the projector's input: the two are trained together
             self.encoder.layer_weights.requires_grad_(not self.config.freeze_projector)
         for tensor in [parameter for name, parameter in self.named_parameters() if base_name(name) is None]:
@@ -148,23 +156,34 @@ class ASRModel(PreTrainedModel):
                 getattr(module, "lora_dropout", nn.Identity()).train(mode)
         return self
 
-    def encode_audio(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode_audio(
+        self, features: torch.Tensor, mask: torch.Tensor, frames: Frames | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Audio tokens (batch, tokens, llm_dim), and how many of them are each clip's own (batch,).
 
-        Features are (batch, mels, frames) or (batch, samples); the mask (batch, frames or samples) is 1 on audio.
+        Features are (batch, mels, frames) or (batch, samples); the mask (batch, frames or samples) is 1 on audio;
+        `frames`: where they are known already.
         """
-        frames, lengths = self.encoder(features, mask.sum(-1))
+        hidden, lengths = frames or self.encoder(features, mask.sum(-1))
         weight = next(self.projector.parameters())
-        embeddings = self.projector(frames.to(weight.dtype), length_mask(lengths, frames.shape[1]))
+        embeddings = self.projector(hidden.to(weight.dtype), length_mask(lengths, hidden.shape[1]))
         return embeddings, self.projector.output_length(lengths)
 
-    def embed(self, input_ids: torch.Tensor, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def ctc_scores(self, frames: torch.Tensor) -> torch.Tensor:
+        """Encoder frames → the CTC head's log-probabilities (batch, frames, classes). ValueError: there is no head."""
+        if self.ctc_head is None:
+            raise ValueError("Word times need a CTC head, which this checkpoint has not; docs/word-times.md adds one.")
+        return self.ctc_head(frames.to(self.ctc_head.weight.dtype)).float().log_softmax(-1)
+
+    def embed(
+        self, input_ids: torch.Tensor, features: torch.Tensor, mask: torch.Tensor, frames: Frames | None = None
+    ) -> torch.Tensor:
         """Token embeddings (batch, tokens, llm_dim) in which the audio stands where `<audio>` stood.
 
         Raises:
             ValueError: a clip's placeholders are not as many as its audio tokens.
         """
-        embeddings, counts = self.encode_audio(features, mask)
+        embeddings, counts = self.encode_audio(features, mask, frames)
         placeholder = input_ids == self.config.audio_token_id
         if not torch.equal(placeholder.sum(-1), counts.to(input_ids.device)):
             found = f"{placeholder.sum(-1).tolist()} <audio> tokens, the clips give {counts.tolist()}"
@@ -175,7 +194,7 @@ class ASRModel(PreTrainedModel):
 
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
         input_values: torch.Tensor | None = None,
@@ -190,10 +209,15 @@ class ASRModel(PreTrainedModel):
             input_features (batch, mels, frames) or input_values (batch, samples), with audio_attention_mask.
 
         With labels the loss is returned, and logits only where labels stand, so that no (tokens × vocabulary) tensor
-        exists for the rest; without, the logits of every position, (batch, tokens, vocabulary).
+        exists for the rest; without, the logits of every position, (batch, tokens, vocabulary). Without input_ids, neither.
         """
         features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
-        embeddings = self.embed(input_ids, features, mask)
+        frames = self.encoder(features, mask.sum(-1))
+        head_is_trained = self.ctc_head is not None and self.ctc_head.weight.requires_grad
+        scores = self.ctc_scores(frames[0]) if head_is_trained else None
+        if input_ids is None:
+            return ASROutput(ctc_scores=scores)
+        embeddings = self.embed(input_ids, features, mask, frames)
         if labels is None:
             output = self.language_model(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False)
             return ASROutput(logits=output.logits)
@@ -204,7 +228,7 @@ class ASRModel(PreTrainedModel):
         if auxiliary is not None:
             loss = loss + self.config.router_aux_loss_coef * auxiliary
         count = torch.tensor(len(targets), device=loss.device)
-        return ASROutput(loss=loss, logits=logits, num_label_tokens=count, auxiliary_loss=auxiliary)
+        return ASROutput(loss, logits, num_label_tokens=count, auxiliary_loss=auxiliary, ctc_scores=scores)
 
     def label_logits(self, labels: torch.Tensor, **inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (labels, vocabulary) of the language model for its `inputs` where labels stand, and those labels."""
@@ -220,6 +244,7 @@ class ASRModel(PreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         input_values: torch.Tensor | None = None,
+        frames: Frames | None = None,
         **generation,
     ) -> torch.Tensor:
         """Decode a batch; only the new tokens come back, (batch, new tokens).
@@ -228,6 +253,7 @@ class ASRModel(PreTrainedModel):
             input_features or input_values, audio_attention_mask: as `forward`; without a mask all of it is audio.
             input_ids, attention_mask: left-padded prompts; made by the processor, one a clip, where absent (then
                 `attention_mask` may also be the audio's).
+            frames: of the encoder, where they are known already.
             generation: any parameter of transformers' `generate`.
         """
         features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
@@ -243,7 +269,7 @@ class ASRModel(PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         device = self.language_model.get_input_embeddings().weight.device
         input_ids, attention_mask = input_ids.to(device), attention_mask.to(device)
-        embeddings = self.embed(input_ids, features.to(device), mask.to(device))
+        embeddings = self.embed(input_ids, features.to(device), mask.to(device), frames)
         return self.language_model.generate(
             inputs_embeds=embeddings, attention_mask=attention_mask, **self._generation_arguments(generation)
         )
@@ -269,21 +295,31 @@ class ASRModel(PreTrainedModel):
             batch_size: windows decoded at a time; it changes the speed, not the text.
             generation: any parameter of transformers' `generate`.
         """
-        texts = list(self.transcribe_each(audio if is_batch(audio) else [audio], batch_size, **generation))
+        clips = audio if is_batch(audio) else [audio]
+        texts = [text for text, _ in self.transcribe_each(clips, batch_size, **generation)]
         return texts if is_batch(audio) else texts[0]
 
     def transcribe_each(
-        self, clips: Iterable[AudioSource], batch_size: int = 8, max_samples: int | None = None, **generation
-    ) -> Iterator[str]:
-        """The text of each clip as soon as it is whole; windows, of `max_samples` at most, share batches across clips."""
-        windows = ((index, window) for index, clip in enumerate(clips) for window in self.windows(clip, max_samples))
-        for _, parts in groupby(self._decoded(windows, batch_size, generation), key=itemgetter(0)):
-            yield " ".join(text for _, text in parts if text)
+        self,
+        clips: Iterable[AudioSource],
+        batch_size: int = 8,
+        max_samples: int | None = None,
+        word_times: bool = False,
+        **generation,
+    ) -> Iterator[tuple[str, list[Word]]]:
+        """The text of each clip as soon as it is whole, and with `word_times` its words.
 
-    def _decoded(self, windows: Iterator[tuple[int, Window]], batch_size: int, generation: dict):
+        Windows, of `max_samples` at most, share batches across clips. ValueError: word times without a CTC head.
+        """
+        windows = ((index, window) for index, clip in enumerate(clips) for window in self.windows(clip, max_samples))
+        for _, parts in groupby(self._decoded(windows, batch_size, generation, word_times), key=itemgetter(0)):
+            _, texts, words = zip(*parts, strict=True)
+            yield " ".join(filter(None, texts)), [*chain.from_iterable(words)]
+
+    def _decoded(self, windows: Iterator[tuple[int, Window]], batch_size: int, generation: dict, word_times: bool):
         while batch := list(islice(windows, batch_size)):
-            texts = self.texts([window.waveform for _, window in batch], generation)
-            yield from ((index, text) for (index, _), text in zip(batch, texts, strict=True))
+            decoded = self.decode([window for _, window in batch], generation, word_times)
+            yield from ((index, *parts) for (index, _), parts in zip(batch, decoded, strict=True))
 
     def stream_transcribe(self, audio: AudioSource, **generation) -> Iterator[str]:
         """One recording as pieces of text while they are decoded."""
@@ -304,13 +340,24 @@ class ASRModel(PreTrainedModel):
         return split_windows(stream_audio(audio), min(limits))
 
     @torch.no_grad()
-    def texts(self, waveforms: list[np.ndarray], generation: dict) -> list[str]:
-        """One batch of 16 kHz waveforms, each at most a window long, to texts; of digital silence an empty one."""
-        heard = [waveform for waveform in waveforms if not is_silent(waveform)]
-        decoded: Iterator[str] = iter(())
+    def decode(
+        self, windows: Sequence[Window], generation: dict, word_times: bool = False
+    ) -> list[tuple[str, list[Word]]]:
+        """One batch of windows to texts and, with `word_times`, their words; of digital silence an empty text."""
+        heard = [window for window in windows if not is_silent(window.waveform)]
+        decoded: Iterator[tuple[str, list[Word]]] = iter(())
         if heard:
-            decoded = iter(self.processor.batch_decode(self.generate(**self.processor(heard), **generation)))
-        return ["" if is_silent(waveform) else next(decoded) for waveform in waveforms]
+            inputs = self.processor([window.waveform for window in heard]).to(self.device)
+            frames = self.encoder(inputs[self.encoder.input_name], inputs["audio_attention_mask"].sum(-1))
+            texts = self.processor.batch_decode(self.generate(**inputs, frames=frames, **generation))
+            words = self._words(texts, frames, heard) if word_times else [[] for _ in heard]
+            decoded = zip(texts, words, strict=True)
+        return [("", []) if is_silent(window.waveform) else next(decoded) for window in windows]
+
+    def _words(self, texts: list[str], frames: Frames, windows: list[Window]) -> list[list[Word]]:
+        scores, vocabulary, step = self.ctc_scores(frames[0]), self.config.ctc_vocabulary, self.encoder.frame_seconds
+        clips = zip(scores.cpu().numpy(), frames[1].tolist(), texts, windows, strict=True)
+        return [align(row[:length], text, vocabulary, step, window) for row, length, text, window in clips]
 
 
 def _dimensions(encoder: EncoderAdapter, language_model: nn.Module) -> tuple[int, int]:

@@ -1,12 +1,13 @@
 """The transformers pipeline: files, arrays, lists or generators of clips in, `{"text": …}` out, windows batched across clips."""
 
 from types import GeneratorType
-from typing import Any
 
 from torch.utils.data import Dataset
 from transformers import Pipeline
 
 from tiny_audio.audio.reading import SAMPLING_RATE, is_batch
+
+from .alignment import Word
 
 
 class ASRPipeline(Pipeline):
@@ -23,29 +24,36 @@ class ASRPipeline(Pipeline):
         self,
         chunk_length_s: float | None = None,
         stride_length_s: float | tuple[float, float] | None = None,
-        return_timestamps: Any = None,
+        return_timestamps: str | None = None,
         generate_kwargs: dict | None = None,
         **generation,
     ) -> tuple[dict, dict, dict]:
-        """Sort a call's arguments: windows of `chunk_length_s`; all others go to `generate`.
+        """Sort a call's arguments: windows of `chunk_length_s`, "word" timestamps; all others go to `generate`.
 
         `stride_length_s` is accepted and has no effect: windows are cut in pauses and need no overlap.
         """
-        if return_timestamps:
+        if return_timestamps not in (None, False, "word"):
             raise ValueError(
-                f"return_timestamps={return_timestamps!r} needs a CTC head, which this checkpoint has not."
+                f'return_timestamps is {return_timestamps!r}; expected "word", or None for the text alone.'
             )
-        window = {"max_samples": int(chunk_length_s * SAMPLING_RATE)} if chunk_length_s else {}
-        return {}, {**window, **(generate_kwargs or {}), **generation}, {}
+        own = {"max_samples": int(chunk_length_s * SAMPLING_RATE)} if chunk_length_s else {}
+        own |= {"word_times": True} if return_timestamps else {}
+        return {}, {**own, **(generate_kwargs or {}), **generation}, {}
 
     def __call__(self, inputs, *args, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
         """One clip → `{"text"}`; a list → a list of them; a generator or dataset → an iterator over them."""
         many = is_batch(inputs) or isinstance(inputs, (GeneratorType, Dataset))
         options = {**self._forward_params, **self._sanitize_parameters(**kwargs)[1]}
         clips = inputs if many else [inputs]
+        decoded = self.model.transcribe_each(clips, batch_size or self._batch_size or 1, **options)
         outputs = (
-            {"text": text} for text in self.model.transcribe_each(clips, batch_size or self._batch_size or 1, **options)
+            {"text": text} | ({"chunks": [*map(_chunk, words)]} if options.get("word_times") else {})
+            for text, words in decoded
         )
         if not many:
             return next(outputs)
         return list(outputs) if is_batch(inputs) else outputs
+
+
+def _chunk(word: Word) -> dict:
+    return {"text": word.text, "timestamp": (word.start, word.end), "confidence": word.confidence}

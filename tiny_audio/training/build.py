@@ -23,12 +23,13 @@ from tiny_audio.model.lora import (
 )
 from tiny_audio.model.modeling import ASRModel
 
+from .ctc import add_ctc_head
 from .schema import ModelSettings
 
-PARTS = ("encoder", "projector", "language_model")
+PARTS = ("encoder", "projector", "language_model", "ctc_head")
 SHIPPED_MODEL = "nano"
 LORA_TARGETS = ["q_proj", "v_proj"]
-OF_THE_LOADING = ("pretrained", "attn_implementation", "quantization")  # settings that no checkpoint holds
+OF_THE_LOADING = ("pretrained", "attn_implementation", "quantization", "ctc_head")  # settings that no checkpoint holds
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def build_model(settings: ModelSettings) -> ASRModel:
         apply_stage(model.config, settings)
     add_lora(model)
     model.freeze()
+    if settings.ctc_head:
+        add_ctc_head(model, model.sources[0])
     hold_trained_in_float32(model)
     return model
 
@@ -156,7 +159,7 @@ def checkpoint_path(name: str) -> str:
 
 def part_sizes(model: ASRModel) -> list[PartSize]:
     """Total and trainable parameters of each part."""
-    return [_size(name, getattr(model, name)) for name in PARTS]
+    return [_size(name, part) for name in PARTS if (part := getattr(model, name)) is not None]
 
 
 def outline(settings: ModelSettings) -> ASRModel:
@@ -178,6 +181,9 @@ def outline(settings: ModelSettings) -> ASRModel:
         model = ASRModel(config)
         add_lora(model)
     model.freeze()
+    if settings.ctc_head:
+        inside = settings.pretrained is not None and config.self_contained
+        add_ctc_head(model, (None if inside else config.audio_model_id, ""))
     return model
 
 

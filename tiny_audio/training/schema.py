@@ -60,6 +60,10 @@ class ModelSettings:
     attn_implementation: str | None = _option(
         None, "Attention of both pretrained parts; null lets transformers choose."
     )
+    ctc_head: bool = _option(
+        False,
+        "Train a CTC head beside the projector, for word times; HuBERT and wav2vec 2.0 fine-tuned for CTC bring theirs.",
+    )
     freeze_projector: bool = _option(False, "Leave the projector as it is.")
     freeze_language_model: bool = _option(True, "Leave the language model as it is, but for its LoRA.")
     use_lora: bool = _option(False, "Train LoRA adapters on the language model.")
@@ -101,10 +105,11 @@ class ModelSettings:
         self._check_what_is_trained()
 
     def _check_what_is_trained(self) -> None:
-        if self.freeze_projector and self.freeze_language_model and not (self.use_lora or self.encoder_lora_rank):
+        more = self.use_lora or self.encoder_lora_rank or self.ctc_head
+        if self.freeze_projector and self.freeze_language_model and not more:
             raise TinyAudioError(
                 "model.freeze_projector and model.freeze_language_model are both true, so nothing would be trained; "
-                "set one of them to false, or model.use_lora to true."
+                "set one of them to false, or model.use_lora or model.ctc_head to true."
             )
         for name, asked in (("use_lora", self.use_lora), ("quantization", self.quantization)):
             if asked and not self.freeze_language_model:
@@ -136,6 +141,7 @@ class TrainingSettings:
     )
     max_grad_norm: float = _option(1.0, "Gradients longer than this are scaled down to it; 0 for never.")
     label_smoothing: float = _option(0.0, "Share of the target's probability that is spread over all tokens.")
+    ctc_loss_weight: float = _option(0.1, "Weight of the CTC head's loss beside the language model's.")
     audio_token_dropout: float = _option(0.0, "Probability with which an audio token is left out (becomes zeros).")
     distillation_weight: float = _option(
         0.0, "Share of the loss that compares with the frozen language model reading the transcript; 0 for none."
@@ -170,7 +176,8 @@ class TrainingSettings:
             _at_least(f"training.{name}", getattr(self, name), 1)
         for name in (
             "warmup_steps", "weight_decay", "max_grad_norm", "num_workers", "learning_rate",
-            "language_model_learning_rate", "encoder_learning_rate", "language_model_weight_decay", "encoder_weight_decay", "time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bands",
+            "language_model_learning_rate", "encoder_learning_rate", "language_model_weight_decay", "encoder_weight_decay",
+            "ctc_loss_weight", "time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bands",
         ):  # fmt: skip
             _at_least(f"training.{name}", getattr(self, name), 0)
         for name in ("label_smoothing", "audio_token_dropout"):

@@ -21,6 +21,7 @@ from tiny_audio.model.processor import IGNORED_LABEL
 
 from .augment import drop_audio_tokens, spec_augment
 from .checkpoints import BEST, LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of, truncate_log, write_whole
+from .ctc import audio_inputs, ctc_loss, trains_head_alone
 from .distillation import distillation_loss, teacher_logits
 from .feed import Feed
 from .schema import Settings, TrainingSettings
@@ -57,6 +58,7 @@ class SpeechTrainer(Trainer):
         self.feed, self.validation, self.folder = feed, validation, folder
         self.meter = Meter()
         self._parts: dict[str, list[torch.Tensor]] = {}  # of the loss, a batch each, since the last entry of the log
+        self.head_alone = trains_head_alone(model)
         self.start_step = 0
         self.settings = settings.training
         model.label_smoothing = self.settings.label_smoothing
@@ -112,11 +114,16 @@ class SpeechTrainer(Trainer):
             features = spec_augment(inputs["input_features"], inputs["audio_attention_mask"], self.settings)
             inputs = {**inputs, "input_features": features}
         prompts = inputs.pop("teacher", None)
-        outputs = model(**inputs)
-        loss = outputs.loss if prompts is None else self._distilled(outputs, prompts)
-        loss = loss * outputs.num_label_tokens / num_items_in_batch
+        outputs = model(**(audio_inputs(inputs) if self.head_alone else inputs))
+        loss: Any = 0.0
+        if not self.head_alone:
+            loss = outputs.loss if prompts is None else self._distilled(outputs, prompts)
+            loss = loss * outputs.num_label_tokens / num_items_in_batch
         if outputs.auxiliary_loss is not None:
             self._note("auxiliary_loss", outputs.auxiliary_loss)
+        if outputs.ctc_scores is not None:
+            weight = 1.0 if self.head_alone else self.settings.ctc_loss_weight
+            loss = loss + weight * self._ctc_loss(outputs.ctc_scores, inputs) / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
     def _distilled(self, outputs: Any, prompts: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -129,6 +136,13 @@ class SpeechTrainer(Trainer):
         if outputs.auxiliary_loss is not None:
             auxiliary = self.model.config.router_aux_loss_coef * outputs.auxiliary_loss
         return (1 - weight) * (outputs.loss - auxiliary) + weight * divergence + auxiliary
+
+    def _ctc_loss(self, scores: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The batch's sum; logged as its mean over the label tokens, like the other losses."""
+        lengths = self.model.encoder.output_length(inputs["audio_attention_mask"].sum(-1))
+        loss = ctc_loss(scores, lengths, inputs["ctc_labels"])
+        self._note("ctc_loss", loss / (inputs["labels"] != IGNORED_LABEL).sum())
+        return loss
 
     def _note(self, name: str, part: torch.Tensor) -> None:
         self._parts.setdefault(name, []).append(part.detach())

@@ -28,6 +28,8 @@ from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import IGNORED_LABEL, ASRProcessor
 from tiny_audio.text.normalizers import get_normalizer
 
+from .ctc import audio_inputs, ctc_loss, ctc_texts, trains_head_alone
+
 NORMALIZER = "basic"
 BATCH_FACTOR = 4  # without gradients, batches of so many times the training's seconds fit
 STREAMED_SAMPLE = 200  # clips of a streamed split, where data.max_eval_samples sets no number
@@ -35,7 +37,7 @@ STREAMED_SAMPLE = 200  # clips of a streamed split, where data.max_eval_samples 
 
 @dataclass(frozen=True)
 class Measured:
-    """Loss (mean over the label tokens), WER (a fraction) and the number of clips."""
+    """Loss (mean over the label tokens), WER (a fraction) and the number of clips; of a CTC head trained alone, its own."""
 
     loss: float
     wer: float
@@ -63,17 +65,17 @@ class Validation:
     def measure(self, model: ASRModel) -> Measured:
         """Runs the model, in inference mode, over the sample."""
         model.eval()
+        measure = self._measure_head if trains_head_alone(model) else self._measure
         loss, tokens = 0.0, 0
         references: list[str] = []
         hypotheses: list[str] = []
         with torch.no_grad():
             for batch in self._batches():
                 inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-                output = model(**inputs)
-                labels = int(output.num_label_tokens)
-                loss, tokens = loss + float(output.loss) * labels, tokens + labels
+                total, texts = measure(model, inputs)
+                loss, tokens = loss + total, tokens + int((inputs["labels"] != IGNORED_LABEL).sum())
                 references += self._texts(inputs["labels"])
-                hypotheses += self._transcripts(model, inputs)
+                hypotheses += texts
         scores = score(references, hypotheses, get_normalizer(NORMALIZER))
         return Measured(loss / tokens, scores.wer, len(references))
 
@@ -95,6 +97,17 @@ class Validation:
     def _texts(self, labels: torch.Tensor) -> list[str]:
         pad = self.processor.tokenizer.pad_token_id
         return self.processor.batch_decode(labels.masked_fill(labels == IGNORED_LABEL, pad))
+
+    def _measure(self, model: ASRModel, inputs: dict[str, Any]) -> tuple[float, list[str]]:
+        """The sum of a batch's losses, and its texts."""
+        output = model(**inputs)
+        return float(output.loss) * int(output.num_label_tokens), self._transcripts(model, inputs)
+
+    def _measure_head(self, model: ASRModel, inputs: dict[str, Any]) -> tuple[float, list[str]]:
+        scores = model(**audio_inputs(inputs)).ctc_scores
+        lengths = model.encoder.output_length(inputs["audio_attention_mask"].sum(-1))
+        loss = float(ctc_loss(scores, lengths, inputs["ctc_labels"]))
+        return loss, ctc_texts(scores, lengths, model.config.ctc_vocabulary)
 
     def _transcripts(self, model: ASRModel, inputs: dict[str, Any]) -> list[str]:
         audio = {name: inputs[name] for name in (model.encoder.input_name, "audio_attention_mask")}
