@@ -73,7 +73,7 @@ class WeightReport:
         return float(rms(self.audio) / rms(self.tokens))
 
     def tables(self) -> list[Table]:
-        parts = [(part.name, f"{part.size:,}", *part.cells()) for part in map(self.part, PARTS)]
+        parts = [(part.name, f"{part.size:,}", *part.cells()) for part in self.parts()]
         tensors = [
             (weight.name, "×".join(map(str, weight.shape)), *weight.cells(), *rank_cells(weight))
             for weight in self.weights
@@ -90,6 +90,10 @@ class WeightReport:
                 scales,
             ),
         ]
+
+    def parts(self) -> list[Weight]:
+        """The parts that the model has."""
+        return [self.part(name) for name in PARTS if any(weight.name.startswith(f"{name}.") for weight in self.weights)]
 
     def part(self, name: str) -> Weight:
         """All tensors of a part as one."""
