@@ -19,10 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+from tiny_audio import console
 
 KINDS: dict[str, tuple[str, ...]] = {
     "mlp": (),
@@ -95,8 +93,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ("---",) + ("--:",) * (len(header) - 1), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return console.markdown(header, rows, right=header[1:])
 
 
 def scales(clips: int = 8) -> str:
@@ -104,6 +101,7 @@ def scales(clips: int = 8) -> str:
     import torch
 
     from tiny_audio.data import DataConfig, load_row, open_corpus
+    from tiny_audio.debug.measures import SPREAD, spread
     from tiny_audio.training import compose
     from tiny_audio.training.build import build_model
     from tiny_audio.training.initialization import match_embedding_scale
@@ -120,20 +118,10 @@ def scales(clips: int = 8) -> str:
         with torch.no_grad():
             audio, counts = model.encode_audio(inputs["input_features"], inputs["audio_attention_mask"])
         tokens = torch.cat([row[:count] for row, count in zip(audio, counts.tolist(), strict=True)])
-        lines.append(_spread(kind, tokens))
+        lines.append((kind, *spread(tokens)))
     tokens = model.language_model.get_input_embeddings().weight.detach()
-    lines.append(_spread("token embeddings", tokens))
-    return _table(("projector", "RMS", "5 %", "50 %", "95 %", "RMS of a token, 5 %", "95 %"), lines)
-
-
-def _spread(name: str, x: torch.Tensor) -> tuple[str, ...]:
-    """Of (tokens, dim): RMS and percentiles of the values, and percentiles of the tokens' RMS."""
-    import torch
-
-    x = x.float()
-    values = torch.quantile(x.flatten()[:: max(1, x.numel() // 1_000_000)], torch.tensor([0.05, 0.5, 0.95])).tolist()
-    each = torch.quantile(x.pow(2).mean(-1).sqrt(), torch.tensor([0.05, 0.95])).tolist()
-    return (name, *(f"{value:.4f}" for value in (float(x.pow(2).mean().sqrt()), *values, *each)))
+    lines.append(("token embeddings", *spread(tokens)))
+    return _table(("projector", *SPREAD), lines)
 
 
 def dispatch(repeats: int = 3) -> str:

@@ -120,6 +120,40 @@ def tiny_checkpoint(tmp_path_factory, tiny_parts) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Many small operations: threads would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def parts(tiny_parts) -> list[str]:
+    """The overrides that name the miniature parts."""
+    return [
+        f"model.audio_model_id={tiny_parts}/encoder",
+        f"model.text_model_id={tiny_parts}/decoder",
+        "model.projector_hidden_dim=32",
+    ]
+
+
+@pytest.fixture(scope="session")
+def settings_of(parts):
+    """`settings_of(folder, *overrides)` → Settings of a run of three steps with the miniature model."""
+    from training_helpers import BASE
+
+    from tiny_audio.training import compose
+
+    def make(folder: Path, *overrides: str, **options):
+        return compose(None, [*parts, *BASE, *overrides], output_dir=folder, **options)
+
+    return make
+
+
 # In CI, with the recordings there, nothing may be skipped: a skip hides what the test would have shown.
 _skipped: list[str] = []
 

@@ -1,51 +1,11 @@
 """Language models of every family that the configs name, as random miniatures: prompt, padding, loss, decoding, checkpoints."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    SmolLM3Config,
-    SmolLM3ForCausalLM,
-)
+from miniatures import DECODERS, DecoderFamily, save_decoder_family
 
 from tiny_audio import ASRConfig, ASRModel
-
-CHAT = (
-    "{%- for message in messages %}{{ '[' + message.role + ']' + message.content + '\n' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{ '[assistant]' }}{%- endif %}"
-)
-
-
-@dataclass(frozen=True)
-class Family:
-    """A language model's classes, and what its tokenizer has."""
-
-    config: type
-    model: type
-    chat: bool = True
-    pad: bool = True
-    bos: str | None = None
-    options: dict = field(default_factory=dict)
-
-
-FAMILIES = {
-    "qwen3": Family(Qwen3Config, Qwen3ForCausalLM, options={"head_dim": 16, "tie_word_embeddings": True}),
-    "qwen3-8b": Family(Qwen3Config, Qwen3ForCausalLM, options={"head_dim": 16, "tie_word_embeddings": False}),
-    "smollm3": Family(
-        SmolLM3Config, SmolLM3ForCausalLM, options={"tie_word_embeddings": True, "no_rope_layers": [1, 0]}
-    ),
-    "smollm3-base": Family(
-        SmolLM3Config, SmolLM3ForCausalLM, chat=False, pad=False, options={"no_rope_layers": [1, 0]}
-    ),
-    "llama": Family(LlamaConfig, LlamaForCausalLM, chat=False, pad=False, bos="<s>"),
-}
 
 
 def clips() -> list[np.ndarray]:
@@ -53,27 +13,17 @@ def clips() -> list[np.ndarray]:
     return [rng.normal(0, 0.1, samples).astype(np.float32) for samples in (16_000, 6_000)]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request) -> Family:
-    return FAMILIES[request.param]
+@pytest.fixture(scope="module", params=DECODERS)
+def family(request) -> DecoderFamily:
+    return DECODERS[request.param]
 
 
 @pytest.fixture(scope="module")
 def decoder(family, tiny_parts, tmp_path_factory):
     """A random miniature of the family with its tokenizer, as transformers saves them."""
     folder = tmp_path_factory.mktemp("decoder")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_parts / "decoder")
-    tokenizer.chat_template = CHAT if family.chat else None
-    if not family.pad:
-        tokenizer.pad_token = None
-    if family.bos:
-        tokenizer.add_special_tokens({"bos_token": family.bos})
-    tokenizer.save_pretrained(folder)
-    ids = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id, "pad_token_id": None}
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
-    config = family.config(vocab_size=len(tokenizer), num_key_value_heads=1, **sizes, **ids, **family.options)
-    family.model(config).save_pretrained(folder)
+    save_decoder_family(family, tiny_parts / "decoder", folder)
     return folder
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from miniatures import ENCODERS, encoder_family, extractor_of
 from safetensors.torch import load_file, save_file
 
 from tiny_audio import ASRConfig, ASRModel
@@ -11,43 +12,6 @@ from tiny_audio.model.encoders import adapter_for, load_encoder
 from tiny_audio.training.build import asr_config
 from tiny_audio.training.config import compose
 
-WIDTHS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-RAW = {
-    **WIDTHS,
-    "conv_dim": (16,) * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "vocab_size": 16,
-}
-RAW |= {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
-ADAPTER = {"add_adapter": True, "num_adapter_layers": 2, "output_hidden_size": 24}
-BERT = {**WIDTHS, "vocab_size": 16, "conv_depthwise_kernel_size": 7}
-LLAMA = {**WIDTHS, "model_type": "llama", "vocab_size": 16, "num_key_value_heads": 2}
-AUDIO_LLM = {"audio_config": WIDTHS, "text_config": LLAMA, "audio_token_id": 5}
-WHISPER = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
-WHISPER |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 16, "pad_token_id": 0}
-WHISPER |= {"bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3}
-FAST_CONFORMER = {**WIDTHS, "subsampling_conv_channels": 8}
-PARAKEET = {"encoder_config": FAST_CONFORMER, "vocab_size": 16}
-TDT = {**PARAKEET, "decoder_hidden_size": 16, "num_decoder_layers": 1, "blank_token_id": 15}
-
-# name: (the larger checkpoint's model class, its config, the encoder inside it)
-FAMILIES = {
-    "hubert": ("HubertForCTC", RAW, "hubert"),
-    "hubert-group": ("HubertForCTC", {**RAW, "feat_extract_norm": "group", "do_stable_layer_norm": False}, "hubert"),
-    "hubert-batch-norm": ("HubertForCTC", {**RAW, "conv_pos_batch_norm": True}, "hubert"),
-    "wav2vec2": ("Wav2Vec2ForCTC", RAW, "wav2vec2"),
-    "wav2vec2-adapter": ("Wav2Vec2Model", {**RAW, **ADAPTER}, ""),
-    "wavlm": ("WavLMForCTC", RAW, "wavlm"),
-    "w2v-bert": ("Wav2Vec2BertForCTC", BERT, "wav2vec2_bert"),
-    "w2v-bert-adapter": ("Wav2Vec2BertModel", {**BERT, **ADAPTER, "output_hidden_size": 32}, ""),
-    "whisper": ("WhisperForConditionalGeneration", WHISPER, "model.encoder"),
-    "voxtral": ("VoxtralForConditionalGeneration", AUDIO_LLM, "model.audio_tower"),
-    "glmasr": ("GlmAsrForConditionalGeneration", AUDIO_LLM, "model.audio_tower"),
-    "parakeet": ("ParakeetForCTC", PARAKEET, "encoder"),
-    "parakeet-tdt": ("ParakeetForTDT", TDT, "encoder"),
-    "parakeet-encoder": ("ParakeetEncoder", FAST_CONFORMER, ""),
-}
 FULL_WINDOW = ("whisper", "voxtral")  # they take no mask
 MASKED = ("hubert", "wav2vec2", "wavlm", "w2v-bert", "parakeet")  # transformers' own mask is exact
 JOINED = (
@@ -69,16 +33,6 @@ def noise(samples: int) -> np.ndarray:
     return np.random.default_rng(samples).normal(0.01, 0.1, samples).astype(np.float32)
 
 
-def extractor_of(name: str):
-    if name.startswith("parakeet"):
-        return transformers.ParakeetFeatureExtractor()
-    if name.startswith("w2v-bert"):
-        return transformers.SeamlessM4TFeatureExtractor()
-    if name in ("whisper", "voxtral", "glmasr"):
-        return transformers.WhisperFeatureExtractor(feature_size=80 if name == "whisper" else 128)
-    return transformers.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """`checkpoint(name)` → (transformers' encoder, its extractor, the folder of the larger checkpoint it is part of)."""
@@ -87,9 +41,7 @@ def checkpoint(tmp_path_factory):
     def make(name: str):
         if name not in made:
             torch.manual_seed(0)
-            kind, values, inside = FAMILIES[name]
-            model_class = getattr(transformers, kind)
-            model = model_class(model_class.config_class(**values)).eval()
+            model = encoder_family(name)
             with torch.no_grad():  # away from zero biases and even attention, which would hide a leak
                 for tensor in (
                     *model.parameters(),
@@ -100,7 +52,7 @@ def checkpoint(tmp_path_factory):
             model.save_pretrained(folder)
             extractor = extractor_of(name)
             extractor.save_pretrained(folder)
-            made[name] = model.get_submodule(inside), extractor, str(folder)
+            made[name] = model.get_submodule(ENCODERS[name][2]), extractor, str(folder)
         return made[name]
 
     return make
@@ -140,7 +92,7 @@ def ours(encoder, inputs):
     return encoder(inputs[encoder.input_name], inputs["audio_attention_mask"].sum(-1))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ENCODERS)
 def test_frames_equal_transformers(name, checkpoint, model):
     asr, clip = model(name), noise(20_200)  # an even number of Kaldi frames: no half pair is padded
     frames, lengths = ours(asr.encoder, asr.processor.features([clip]))
@@ -172,7 +124,7 @@ def test_transformers_mask_leaks_where_clips_run_one_by_one(name, checkpoint, mo
     assert (padded[0, :length] - alone[0, :length]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ENCODERS)
 def test_a_clip_in_a_batch_equals_the_clip_alone(name, model):
     asr, clips = model(name), [noise(samples) for samples in SAMPLES]
     batch = asr.processor.features(clips)
@@ -188,7 +140,7 @@ def test_a_clip_in_a_batch_equals_the_clip_alone(name, model):
         assert not frames[row, lengths[row] :].any()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ENCODERS)
 @torch.no_grad()
 def test_lengths_are_those_of_the_real_layers(name, model):
     encoder = model(name).encoder
@@ -211,7 +163,7 @@ def test_feature_lengths_are_those_of_the_extractor(name, checkpoint, model):
         assert processor.adapter.feature_length(samples) == mask.sum()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("samples", [1, 399])
 def test_the_shortest_clips_give_a_frame(name, samples, model):
     asr = model(name)
@@ -240,7 +192,7 @@ def test_joined_trained_a_step_generates_and_loads_again(name, joined, tmp_path)
         assert torch.equal(asr(**inputs).logits, again(**again.processor(clips)).logits)
 
 
-PLAIN = [name for name in FAMILIES if not name.endswith("adapter")]
+PLAIN = [name for name in ENCODERS if not name.endswith("adapter")]
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -326,7 +278,7 @@ def test_old_tensor_names_load_and_the_masking_vector_may_be_missing(checkpoint,
 @pytest.mark.parametrize("name", ["hubert", "parakeet", "voxtral"])
 def test_missing_tensors_are_named(name, checkpoint, tmp_path):
     tensors = load_file(f"{checkpoint(name)[2]}/model.safetensors")
-    place = FAMILIES[name][2].replace("model.", "")
+    place = ENCODERS[name][2].replace("model.", "")
     lost = next(key for key in tensors if f"{place}." in key and "layers.1." in key)
     save_file(
         {k: v for k, v in tensors.items() if k != lost}, tmp_path / "model.safetensors", metadata={"format": "pt"}

@@ -79,6 +79,7 @@ def test_the_wheel_holds_the_package_the_configs_and_the_default(wheel):
     assert {path.as_posix() for path in modules} <= names
     assert {f"tiny_audio/assets/quickstart/{split}.parquet" for split in ("train", "validation", "test")} <= names
     assert "tiny_audio/assets/nano/model.safetensors" in names
+    assert "tiny_audio/assets/dimensions/Qwen--Qwen3-0.6B.json" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0] for name in names} == {"tiny_audio", f"tiny_audio-{__version__}.dist-info"}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_helpers import BASE, log_of, weights_of
 
 from tiny_audio import ASRModel
 from tiny_audio.cli.main import run
@@ -22,45 +23,7 @@ from tiny_audio.training.build import build_model, part_sizes
 from tiny_audio.training.checkpoints import checkpoints, find_resume, truncate_log, write_whole
 from tiny_audio.training.initialization import match_embedding_scale
 
-BASE = (
-    "data.max_train_samples=12",
-    "data.max_eval_samples=3",
-    "training.batch_seconds=8",
-    "training.max_steps=3",
-    "training.warmup_steps=1",
-    "training.logging_steps=1",
-    "training.eval_steps=null",
-    "training.save_steps=null",
-    "training.report_to=none",
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Many small operations: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def parts(tiny_parts) -> list[str]:
-    return [
-        f"model.audio_model_id={tiny_parts}/encoder",
-        f"model.text_model_id={tiny_parts}/decoder",
-        "model.projector_hidden_dim=32",
-    ]
-
-
-@pytest.fixture(scope="module")
-def settings_of(parts):
-    """`settings_of(folder, *overrides)` → Settings of a run of three steps with the miniature model."""
-
-    def make(folder: Path, *overrides: str, **options):
-        return compose(None, [*parts, *BASE, *overrides], output_dir=folder, **options)
-
-    return make
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +31,6 @@ def baseline(settings_of, tmp_path_factory):
     """A run with the base settings: what the others differ from."""
     folder = tmp_path_factory.mktemp("runs") / "baseline"
     return train(settings_of(folder))
-
-
-def log_of(folder: Path, key: str) -> list[float]:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [line[key] for line in lines if key in line]
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "best" / "model.safetensors")
 
 
 def test_a_run_leaves_a_model_a_log_and_a_summary(baseline):
@@ -122,6 +76,8 @@ WEIGHTS = {
     "dtype": ["training.dtype=bf16"],
     "label_smoothing": ["training.label_smoothing=0.5"],
     "audio_token_dropout": ["training.audio_token_dropout=0.5"],
+    "distillation_weight": ["training.distillation_weight=0.5"],
+    "prompt_variety": ["training.prompt_variety=[Write down what is said]"],
     "time_masks": ["training.time_masks=2"],
     "frequency_masks": ["training.frequency_masks=2"],
     "encoder_padding": ["model.encoder_padding=window"],
@@ -474,7 +430,9 @@ def test_a_dry_run_shows_all_and_writes_nothing(settings_of, parts, tmp_path, ca
     assert "learning_rate: 0.002" in shown and "projector" in shown and "12 clips" in shown and "3 steps" in shown
     show_plan(compose("transcription"))
     shown = capsys.readouterr().out
-    assert "configs could not be read (" in shown and "Training: speechbrain/LoquaciousSet, streamed" in shown
+    assert "596,049,920" in shown and "Training: speechbrain/LoquaciousSet, streamed" in shown
+    show_plan(compose("transcription", ["model.text_model_id=owner/unknown"]))
+    assert "configs could not be read (" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 

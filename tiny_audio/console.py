@@ -57,6 +57,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = ""
     rich_console(sys.stdout).print(drawn)
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str] = ()) -> str:
+    """The same table as Markdown, for docs."""
+    rules = ["--:" if column in right else "---" for column in columns]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (columns, rules, *rows))
+
+
 class Progress:
     """A bar on a terminal, a line now and then elsewhere; made by `progress`."""
 

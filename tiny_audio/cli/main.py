@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "Train a recogniser on your data (with no arguments: the shipped corpus).",
     "eval": "Measure a model's word error rate and speed on a dataset.",
     "transcribe": "Print the text of audio files.",
+    "debug": "Show why a model does not learn: gradients, weights, routing, LoRA, parameters.",
     "export": "Write a checkpoint in another form: merge.",
     "doctor": "Check this machine: one line each, with what to do.",
     "dev": "Lint, type-check and test a checkout of tiny-audio.",

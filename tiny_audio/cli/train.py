@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from tiny_audio.cli.options import quiet_bitsandbytes
+
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 DATA_HELP = "Data: a name from configs/data, or a folder, file or Hub id."
@@ -25,11 +27,9 @@ def train(
     config_dir: Annotated[Path | None, typer.Option(help="A folder with configs of your own.")] = None,
 ) -> None:
     """Train a recogniser: settings of an experiment, your data, and KEY=VALUE for everything else."""
-    import logging
-
     from tiny_audio.training.config import compose
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # when imported it tells of kernels nobody asked for
+    quiet_bitsandbytes()
     if resume is not None and experiment is None:
         from tiny_audio.training.run import settings_to_resume
 

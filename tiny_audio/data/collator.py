@@ -109,18 +109,27 @@ class SpeechCollator:
     Args:
         processor: an ASRProcessor.
         clean: makes the label of a text; `tiny_audio.text.labels.clean_label` by default.
+        draw_instructions: gives as many instructions as a batch has clips; the published one by default.
+        teacher: whether batches hold, as `teacher`, what a language model reads that teaches from the transcripts.
     """
 
-    def __init__(self, processor: Any, clean: Callable[[str], str] | None = None) -> None:
-        self.processor = processor
+    def __init__(
+        self,
+        processor: Any,
+        clean: Callable[[str], str] | None = None,
+        draw_instructions: Callable[[int], list[str]] | None = None,
+        teacher: bool = False,
+    ) -> None:
+        self.processor, self.draw_instructions, self.teacher = processor, draw_instructions, teacher
         self.clean = clean or default_clean()
 
     def __call__(self, clips: Sequence[Example | Dropped]) -> dict[str, Any]:
         """Makes a batch.
 
         Returns:
-            what the processor returns for audio and text, plus `ctc_labels` for a model with a CTC head, `audio_seconds`, float32 (batch,), and `skipped`, the
-            list of entries that `Skipped.update` takes; both are to be taken out before the model's forward.
+            what the processor returns for audio and text, `ctc_labels` for a model with a CTC head and `teacher` where
+            asked for, plus `audio_seconds`, float32 (batch,), and `skipped`, the list of entries that `Skipped.update`
+            takes; both are to be taken out before the model's forward.
 
         Raises:
             TinyAudioError: no clip is readable (a ClipDataset never lets that happen).
@@ -131,8 +140,16 @@ class SpeechCollator:
         if not examples:
             raise TinyAudioError(f"No clip of a batch of {len(clips)} can be read; expected at least one.")
         texts = [self.clean(example.text) for example in examples]
-        waveforms = [example.waveform for example in examples]
-        batch = self.processor(audio=waveforms, text=texts, sampling_rate=16_000, return_tensors="pt")
+        instructions = None if self.draw_instructions is None else self.draw_instructions(len(examples))
+        batch = self.processor(
+            audio=[example.waveform for example in examples],
+            text=texts,
+            sampling_rate=16_000,
+            return_tensors="pt",
+            instructions=instructions,
+        )
+        if self.teacher:
+            batch["teacher"] = self.processor.training_tokens(texts, instructions=instructions)
         if vocabulary := self.processor.config.ctc_vocabulary:
             batch["ctc_labels"] = ctc_labels(texts, vocabulary)
         return {

@@ -31,7 +31,7 @@ Frames = tuple[torch.Tensor, torch.Tensor]  # the encoder's (batch, frames, enco
 
 @dataclass
 class ASROutput(ModelOutput):
-    """Loss (scalar, mean over the labels) with the number of labels, or logits (batch, tokens, vocabulary).
+    """Loss (scalar, mean over the labels), number of labels and their logits (labels, vocabulary), or all logits.
 
     The loss includes the projector's auxiliary loss, if it has one, times `router_aux_loss_coef`.
     """
@@ -208,8 +208,8 @@ class ASRModel(PreTrainedModel):
             input_ids, attention_mask, labels: (batch, tokens); labels -100 where there is no loss.
             input_features (batch, mels, frames) or input_values (batch, samples), with audio_attention_mask.
 
-        With labels the loss is returned, and logits are computed only where labels stand, so that no (tokens ×
-        vocabulary) tensor exists for the rest; without, the logits of every position. Without input_ids, neither.
+        With labels the loss is returned, and logits only where labels stand, so that no (tokens × vocabulary) tensor
+        exists for the rest; without, the logits of every position, (batch, tokens, vocabulary). Without input_ids, neither.
         """
         features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
         frames = self.encoder(features, mask.sum(-1))
@@ -221,16 +221,20 @@ class ASRModel(PreTrainedModel):
         if labels is None:
             output = self.language_model(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False)
             return ASROutput(logits=output.logits)
-        decoder = self.language_model.get_decoder()
-        hidden = decoder(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        wanted = (targets := labels[:, 1:]) != IGNORED_LABEL
-        logits = self.language_model.get_output_embeddings()(hidden[:, :-1][wanted])
+        logits, targets = self.label_logits(labels, inputs_embeds=embeddings, attention_mask=attention_mask)
         smoothing = self.label_smoothing if self.training else 0.0
-        loss = F.cross_entropy(logits.float(), targets[wanted], label_smoothing=smoothing)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         auxiliary = self.projector.__dict__.pop("auxiliary_loss", None)
         if auxiliary is not None:
             loss = loss + self.config.router_aux_loss_coef * auxiliary
-        return ASROutput(loss=loss, num_label_tokens=wanted.sum(), auxiliary_loss=auxiliary, ctc_scores=scores)
+        count = torch.tensor(len(targets), device=loss.device)
+        return ASROutput(loss, logits, num_label_tokens=count, auxiliary_loss=auxiliary, ctc_scores=scores)
+
+    def label_logits(self, labels: torch.Tensor, **inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (labels, vocabulary) of the language model for its `inputs` where labels stand, and those labels."""
+        hidden = self.language_model.get_decoder()(**inputs, use_cache=False).last_hidden_state
+        wanted = (targets := labels[:, 1:]) != IGNORED_LABEL
+        return self.language_model.get_output_embeddings()(hidden[:, :-1][wanted]), targets[wanted]
 
     @torch.no_grad()
     def generate(

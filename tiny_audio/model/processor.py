@@ -36,6 +36,7 @@ class ASRProcessor:
             tokenizer.pad_token = tokenizer.eos_token
         self.audio_token_id: int = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
         config.audio_token_id = self.audio_token_id
+        self._prompt_parts: dict[str, tuple[list[int], list[int]]] = {}  # by instruction
         self.adapter = adapter_for(config.audio_config)(config.audio_config, padding=config.encoder_padding)
         with torch.device("meta"):  # only its arithmetic is asked for
             self._projector = build_projector(config)
@@ -68,7 +69,7 @@ class ASRProcessor:
         self.feature_extractor.save_pretrained(folder)
 
     def __call__(
-        self, audio=None, sampling_rate: int | None = None, text=None, return_tensors: str = "pt"
+        self, audio=None, sampling_rate: int | None = None, text=None, return_tensors: str = "pt", instructions=None
     ) -> BatchFeature:
         """Prepare a batch.
 
@@ -77,6 +78,7 @@ class ASRProcessor:
             sampling_rate: Hz, of bare arrays at another rate than 16 kHz.
             text: the transcript(s), for training: adds `labels` and pads on the right. Without it the batch is a
                 prompt to generate from, padded on the left.
+            instructions: in training, one for each text; the published one otherwise.
 
         Returns:
             `input_ids`, `attention_mask` (batch, tokens); `input_features` (batch, mels, frames) or `input_values`
@@ -95,7 +97,7 @@ class ASRProcessor:
             texts = [text] if isinstance(text, str) else list(text)
             if len(texts) != len(counts):
                 raise ValueError(f"{len(counts)} clips came with {len(texts)} texts; expected one text a clip.")
-            batch.update(self._training_tokens(counts, texts))
+            batch.update(self.training_tokens(texts, counts, instructions))
         return BatchFeature(batch)
 
     @property
@@ -135,19 +137,23 @@ class ASRProcessor:
 
     def prompts(self, audio_token_counts: Sequence[int]) -> dict[str, torch.Tensor]:
         """Generation prompts, left-padded: the text of each clip begins at the same column."""
-        return self._padded([self._prompt(count) for count in audio_token_counts], "left")
+        return self._padded([self._prompt([self.audio_token_id] * count) for count in audio_token_counts], "left")
 
-    def _training_tokens(self, counts: Sequence[int], texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        prompts, end = [self._prompt(count) for count in counts], [self.tokenizer.eos_token_id]
-        answers = [ids + end for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
-        pairs = list(zip(prompts, answers, strict=True))
+    def training_tokens(self, texts: Sequence[str], counts=None, instructions=None) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask`, `labels`; without audio token counts, of prompts that hold the texts themselves."""
+        written, end = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"], [self.tokenizer.eos_token_id]
+        heard = written if counts is None else [[self.audio_token_id] * count for count in counts]
+        prompts = map(self._prompt, heard, instructions or [INSTRUCTION] * len(texts))
+        pairs = [(prompt, answer + end) for prompt, answer in zip(prompts, written, strict=True)]
         labels = [torch.tensor([IGNORED_LABEL] * len(prompt) + answer) for prompt, answer in pairs]
         batch = self._padded([prompt + answer for prompt, answer in pairs], "right")
         return {**batch, "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL)}
 
-    def _prompt(self, audio_tokens: int) -> list[int]:
-        before, after = self._prompt_parts
-        return before + [self.audio_token_id] * audio_tokens + after
+    def _prompt(self, heard: list[int], instruction: str = INSTRUCTION) -> list[int]:
+        if instruction not in self._prompt_parts:
+            self._prompt_parts[instruction] = self._around(instruction)
+        before, after = self._prompt_parts[instruction]
+        return before + heard + after
 
     def _padded(self, rows: list[list[int]], side: str) -> dict[str, torch.Tensor]:
         ids = [torch.tensor(row) for row in rows]
@@ -166,10 +172,9 @@ class ASRProcessor:
     def _mel_filters(self) -> torch.Tensor:
         return torch.tensor(np.asarray(self.feature_extractor.mel_filters), dtype=torch.float32)
 
-    @cached_property
-    def _prompt_parts(self) -> tuple[list[int], list[int]]:
+    def _around(self, instruction: str) -> tuple[list[int], list[int]]:
         """Token ids before and after the audio tokens: `<audio>` is a special token, so the two halves never merge."""
-        user = f"{AUDIO_TOKEN} {INSTRUCTION}"
+        user = f"{AUDIO_TOKEN} {instruction}"
         if self.tokenizer.chat_template is None:
             text = f"{self.tokenizer.bos_token or ''}{user}\n"
         else:

@@ -1,7 +1,12 @@
-"""What makes training harder on purpose: SpecAugment on log-mel, and audio tokens left out. Never in validation."""
+"""What makes training harder on purpose: SpecAugment, audio tokens left out, other instructions. Never in validation."""
+
+import random
 
 import torch
 from torch import nn
+from torch.utils.data import get_worker_info
+
+from tiny_audio.model.processor import INSTRUCTION
 
 from .schema import TrainingSettings
 
@@ -43,3 +48,24 @@ def drop_audio_tokens(projector: nn.Module, share: float) -> None:
         return tokens * (torch.rand(tokens.shape[:2], device=tokens.device) >= share)[..., None]
 
     projector.register_forward_hook(leave_out)
+
+
+class InstructionDraw:
+    """Instructions for a loader's clips, drawn by the number of the batch, so that a resumed run draws the same.
+
+    Args:
+        others: instructions beside the published one, all as likely.
+        seed: of the draws.
+        start: number in the run of the loader's first batch; worker w of n makes its batches w, w + n, w + 2n, ….
+    """
+
+    def __init__(self, others: list[str], seed: int, start: int) -> None:
+        self.instructions, self.seed, self.start = [INSTRUCTION, *others], seed, start
+        self.made = 0  # batches of this worker
+
+    def __call__(self, clips: int) -> list[str]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        number = self.start + worker + self.made * workers
+        self.made += 1
+        return random.Random(f"{self.seed} {number}").choices(self.instructions, k=clips)

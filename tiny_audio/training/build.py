@@ -5,13 +5,22 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, BitsAndBytesConfig
+from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig
 
-from tiny_audio.assets import embedded
+from tiny_audio.assets import dimensions, embedded
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
-from tiny_audio.model.lora import ADAPTER, ENCODER_ADAPTER, adaptable_parts, adapted_parts, add_adapters, import_peft
+from tiny_audio.model.loading import load_trained_tensors
+from tiny_audio.model.lora import (
+    ADAPTER,
+    ENCODER_ADAPTER,
+    adaptable_parts,
+    adapted_parts,
+    add_adapters,
+    base_name,
+    import_peft,
+)
 from tiny_audio.model.modeling import ASRModel
 
 from .ctc import add_ctc_head
@@ -35,7 +44,7 @@ class PartSize:
 def build_model(settings: ModelSettings) -> ASRModel:
     """The model to train: pretrained parts joined by a new projector, or a checkpoint to go on from.
 
-    What is trained is held in float32, whatever precision the frozen parts have.
+    What is trained, now or before, is held in float32, whatever precision the frozen parts have.
 
     Raises:
         TinyAudioError: bitsandbytes is not installed. ValueError, OSError: a part or the checkpoint cannot be loaded
@@ -50,15 +59,26 @@ def build_model(settings: ModelSettings) -> ASRModel:
     else:
         path = checkpoint_path(settings.pretrained)
         model = ASRModel.from_pretrained(path, dtype=settings.model_dtype, **options)
+        hold_trained_in_float32(model)
+        load_trained_tensors(model, path)  # again, since the precision of the frozen parts has rounded them
         apply_stage(model.config, settings)
     add_lora(model)
     model.freeze()
     if settings.ctc_head:
         add_ctc_head(model, model.sources[0])
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    hold_trained_in_float32(model)
     return model
+
+
+def hold_trained_in_float32(model: ASRModel) -> None:
+    """Small updates of bfloat16 or float16 weights would be rounded away, and so would what an earlier stage made."""
+    pretrained = {*model.encoder.encoder.parameters()}
+    if not model.config.language_model_tuned:
+        pretrained |= {*model.language_model.parameters()}
+    lora = {parameter for name, parameter in model.named_parameters() if base_name(name) is None}
+    for parameter in model.parameters():
+        if parameter.requires_grad or parameter not in pretrained - lora:
+            parameter.data = parameter.data.float()
 
 
 def add_lora(model: ASRModel) -> None:
@@ -143,15 +163,15 @@ def part_sizes(model: ASRModel) -> list[PartSize]:
 
 
 def outline(settings: ModelSettings) -> ASRModel:
-    """The model without any weights (on the meta device): only configs are read.
+    """The model without any weights (on the meta device): only configs are read, of named models the shipped sizes.
 
     Raises:
         ValueError, OSError: a config cannot be read.
     """
     if settings.pretrained is None:
         config = asr_config(settings)
-        config.audio_config = AutoConfig.from_pretrained(config.audio_model_id)
-        config.text_config = AutoConfig.from_pretrained(config.text_model_id)
+        config.audio_config = _part_config(config.audio_model_id)
+        config.text_config = _part_config(config.text_model_id)
     else:
         config = ASRConfig.from_pretrained(checkpoint_path(settings.pretrained))
         apply_stage(config, settings)
@@ -165,6 +185,11 @@ def outline(settings: ModelSettings) -> ASRModel:
         inside = settings.pretrained is not None and config.self_contained
         add_ctc_head(model, (None if inside else config.audio_model_id, ""))
     return model
+
+
+def _part_config(model_id: str | None) -> PretrainedConfig:
+    shipped = dimensions(model_id) if model_id else None
+    return AutoConfig.for_model(**shipped) if shipped is not None else AutoConfig.from_pretrained(model_id)
 
 
 def _size(name: str, part: nn.Module) -> PartSize:

@@ -20,8 +20,9 @@ from tiny_audio.data.stream_batches import Limits, StreamDataset
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.processor import ASRProcessor
 
+from .augment import InstructionDraw
 from .memory import RememberingProcessor
-from .schema import Settings
+from .schema import Settings, TrainingSettings
 
 CACHE_BYTES = 1 << 29  # of decoded clips, and as much of their log-mels, that are kept in memory
 
@@ -68,7 +69,7 @@ class ClipFeed:
 
     def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
         """The batches of the run from number `start` on; its length is that of the whole run."""
-        collator = SpeechCollator(RememberingProcessor(processor, self.cache_bytes))
+        collator = _collator(RememberingProcessor(processor, self.cache_bytes), self.training, start)
         batches = RunBatches(self.sampler, start, self.steps * self.accumulation)
         return DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=collator, **_workers(self.training.num_workers)
@@ -123,7 +124,7 @@ class StreamFeed:
 
     def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
         """The batches of the run from number `start` on, endlessly."""
-        collator = SpeechCollator(processor)
+        collator = _collator(processor, self.training, start)
         dataset, workers = self._dataset(start), _workers(self.training.num_workers)
         return DataLoader(dataset, batch_size=None, collate_fn=collator, **workers)
 
@@ -151,6 +152,11 @@ class RunBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return self.stop
+
+
+def _collator(processor: ASRProcessor, training: TrainingSettings, start: int) -> SpeechCollator:
+    draw = InstructionDraw(training.prompt_variety, training.seed, start) if training.prompt_variety else None
+    return SpeechCollator(processor, draw_instructions=draw, teacher=training.distillation_weight > 0)
 
 
 def _workers(number: int) -> dict[str, Any]:

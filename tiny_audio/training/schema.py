@@ -143,13 +143,22 @@ class TrainingSettings:
     label_smoothing: float = _option(0.0, "Share of the target's probability that is spread over all tokens.")
     ctc_loss_weight: float = _option(0.1, "Weight of the CTC head's loss beside the language model's.")
     audio_token_dropout: float = _option(0.0, "Probability with which an audio token is left out (becomes zeros).")
+    distillation_weight: float = _option(
+        0.0, "Share of the loss that compares with the frozen language model reading the transcript; 0 for none."
+    )
+    distillation_temperature: float = _option(2.0, "Both sides of that comparison are softened by it; 1 for as is.")
+    prompt_variety: list[str] | None = _option(
+        None, "Instructions drawn for the training clips beside the published one; null for none."
+    )
     time_masks: int = _option(0, "SpecAugment: stripes of log-mel frames that are hidden in each clip.")
     time_mask_frames: int = _option(100, "SpecAugment: widest such stripe, in frames; never over a fifth of the clip.")
     frequency_masks: int = _option(0, "SpecAugment: stripes of mel bands that are hidden in each clip.")
     frequency_mask_bands: int = _option(27, "SpecAugment: widest such stripe, in bands.")
     dtype: str = _option("fp32", "Computing precision: fp32, or mixed precision in bf16 or fp16 (a GPU).")
     gradient_checkpointing: bool = _option(False, "Recompute the language model's layers instead of keeping them.")
-    seed: int = _option(0, "Seed of the new weights and of dropout; data.seed is that of the order of the clips.")
+    seed: int = _option(
+        0, "Seed of the new weights, of dropout and of drawn instructions; data.seed is that of the order of the clips."
+    )
     num_workers: int = _option(0, "Processes that decode audio and compute log-mels beside the training.")
     logging_steps: int = _option(10, "Steps between two entries of log.jsonl and of the tracker.")
     eval_steps: int | None = _option(None, "Steps between two validations; null for one, at the end.")
@@ -174,7 +183,14 @@ class TrainingSettings:
         for name in ("label_smoothing", "audio_token_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise TinyAudioError(f"training.{name} is {getattr(self, name)}; expected 0 to less than 1.")
-        for name in ("batch_seconds", "num_epochs"):
+        if not 0 <= self.distillation_weight <= 1:
+            raise TinyAudioError(f"training.distillation_weight is {self.distillation_weight}; expected 0 to 1.")
+        for instruction in self.prompt_variety or ():
+            if not instruction.strip() or "<audio>" in instruction:
+                raise TinyAudioError(
+                    f"training.prompt_variety holds {instruction!r}; expected words, and no <audio>: it stands before them."
+                )
+        for name in ("batch_seconds", "num_epochs", "distillation_temperature"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise TinyAudioError(f"training.{name} is {getattr(self, name)}; expected more than 0.")
         if self.max_steps is None and self.num_epochs is None:
@@ -190,6 +206,13 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings, metadata={"help": "What is joined and trained."})
     data: DataConfig = field(default_factory=DataConfig, metadata={"help": "Which dataset, and how it is read."})
     training: TrainingSettings = field(default_factory=TrainingSettings, metadata={"help": "How long and how fast."})
+
+    def __post_init__(self) -> None:
+        if self.training.distillation_weight and not self.model.freeze_language_model:
+            raise TinyAudioError(
+                f"training.distillation_weight is {self.training.distillation_weight} with model.freeze_language_model=false; "
+                "expected a frozen language model, since one that is trained cannot be its own teacher."
+            )
 
 
 SECTIONS: dict[str, type] = {"model": ModelSettings, "data": DataConfig, "training": TrainingSettings}

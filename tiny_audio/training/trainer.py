@@ -3,7 +3,6 @@
 import json
 import math
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -23,6 +22,7 @@ from tiny_audio.model.processor import IGNORED_LABEL
 from .augment import drop_audio_tokens, spec_augment
 from .checkpoints import BEST, LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of, truncate_log, write_whole
 from .ctc import audio_inputs, ctc_loss, trains_head_alone
+from .distillation import distillation_loss, teacher_logits
 from .feed import Feed
 from .schema import Settings, TrainingSettings
 from .validation import Validation
@@ -57,8 +57,7 @@ class SpeechTrainer(Trainer):
     ) -> None:
         self.feed, self.validation, self.folder = feed, validation, folder
         self.meter = Meter()
-        # losses beside the language model's, a batch each, since the last entry of the log
-        self._beside: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self._parts: dict[str, list[torch.Tensor]] = {}  # of the loss, a batch each, since the last entry of the log
         self.head_alone = trains_head_alone(model)
         self.start_step = 0
         self.settings = settings.training
@@ -114,21 +113,39 @@ class SpeechTrainer(Trainer):
         if "input_features" in inputs and self.settings.time_masks + self.settings.frequency_masks:
             features = spec_augment(inputs["input_features"], inputs["audio_attention_mask"], self.settings)
             inputs = {**inputs, "input_features": features}
+        prompts = inputs.pop("teacher", None)
         outputs = model(**(audio_inputs(inputs) if self.head_alone else inputs))
-        loss = 0.0 if self.head_alone else outputs.loss * outputs.num_label_tokens / num_items_in_batch
+        loss: Any = 0.0
+        if not self.head_alone:
+            loss = outputs.loss if prompts is None else self._distilled(outputs, prompts)
+            loss = loss * outputs.num_label_tokens / num_items_in_batch
         if outputs.auxiliary_loss is not None:
-            self._beside["auxiliary_loss"].append(outputs.auxiliary_loss.detach())
+            self._note("auxiliary_loss", outputs.auxiliary_loss)
         if outputs.ctc_scores is not None:
-            beside = self._ctc_loss(outputs.ctc_scores, inputs)
-            loss = loss + (1.0 if self.head_alone else self.settings.ctc_loss_weight) * beside / num_items_in_batch
+            weight = 1.0 if self.head_alone else self.settings.ctc_loss_weight
+            loss = loss + weight * self._ctc_loss(outputs.ctc_scores, inputs) / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+    def _distilled(self, outputs: Any, prompts: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The loss with a share of its cross-entropy replaced by the divergence from the teacher."""
+        weight, auxiliary = self.settings.distillation_weight, 0.0
+        with self.accelerator.autocast():
+            teacher = teacher_logits(self.model, prompts)
+        divergence = distillation_loss(outputs.logits, teacher, self.settings.distillation_temperature)
+        self._note("distillation_loss", divergence)
+        if outputs.auxiliary_loss is not None:
+            auxiliary = self.model.config.router_aux_loss_coef * outputs.auxiliary_loss
+        return (1 - weight) * (outputs.loss - auxiliary) + weight * divergence + auxiliary
 
     def _ctc_loss(self, scores: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """The batch's sum; logged as its mean over the label tokens, like the other losses."""
         lengths = self.model.encoder.output_length(inputs["audio_attention_mask"].sum(-1))
         loss = ctc_loss(scores, lengths, inputs["ctc_labels"])
-        self._beside["ctc_loss"].append(loss.detach() / (inputs["labels"] != IGNORED_LABEL).sum())
+        self._note("ctc_loss", loss / (inputs["labels"] != IGNORED_LABEL).sum())
         return loss
+
+    def _note(self, name: str, part: torch.Tensor) -> None:
+        self._parts.setdefault(name, []).append(part.detach())
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -195,8 +212,8 @@ class SpeechTrainer(Trainer):
             return  # the Trainer's summary of itself, in units that mean nothing here
         if "loss" in logs:
             logs.update(self.meter.take())
-            logs.update({name: float(torch.stack(losses).mean()) for name, losses in self._beside.items()})
-            self._beside.clear()
+            logs.update({name: float(torch.stack(values).mean()) for name, values in self._parts.items()})
+            self._parts.clear()
         self.state.epoch = self.feed.epochs(self.state.global_step)
         super().log(logs, start_time)
         with open(self.folder / LOG_FILE, "a", encoding="utf-8") as file:
