@@ -13,6 +13,7 @@ from tiny_audio.audio.segment import Window
 SEPARATORS = (" ", "|")  # what stands between words in the vocabularies of CTC heads
 ANY = -1  # a run of characters that the head lacks
 _STEP = 80  # samples, 5 ms, between two values of the loudness
+_DROP_DB = 35.0  # below its loudest moment a word is no longer heard
 
 
 @dataclass
@@ -70,7 +71,7 @@ def align(scores: np.ndarray, text: str, vocabulary: Sequence[str], frame_second
 def _emissions(scores: np.ndarray, classes: np.ndarray, vocabulary: Sequence[str]) -> np.ndarray:
     """(frames, 2 · characters + 1): a gap (blank or separator), the first character, a gap, …; ANY is the best class."""
     gaps = [index for index, character in enumerate(vocabulary) if index == 0 or character in SEPARATORS]
-    best = scores.max(1, keepdims=True) - 1e-3  # less than a character's own score: it takes no frame of a neighbour
+    best = scores.max(1, keepdims=True) - 0.5  # a frame costs: neighbours' own frames and silence are not worth it
     emissions = np.empty((len(scores), 2 * len(classes) + 1), np.float32)
     emissions[:, ::2] = np.logaddexp.reduce(scores[:, gaps], axis=1)[:, None]
     emissions[:, 1::2] = np.concatenate([scores, best], axis=1)[:, classes]
@@ -99,7 +100,8 @@ def viterbi(emissions: np.ndarray, classes: np.ndarray) -> np.ndarray:
 def _fit_to_sound(spans: np.ndarray, waveform: np.ndarray) -> np.ndarray:
     """(words, 2) seconds, widened: a CTC head marks where characters are, not how long they last.
 
-    The quietest moment between two words parts them; each reaches towards it as far as it sounds.
+    The quietest moment between two words parts them; each reaches towards it as far as it sounds, and gives up silence
+    at its own edges, which ANY may have taken.
     """
     sums = np.concatenate([[0.0], np.cumsum(np.pad(waveform.astype(np.float64), _STEP) ** 2)])
     loudness = 10 * np.log10((sums[2 * _STEP :: _STEP] - sums[: -2 * _STEP : _STEP]) / (2 * _STEP) + 1e-12)  # dB
@@ -111,10 +113,13 @@ def _fit_to_sound(spans: np.ndarray, waveform: np.ndarray) -> np.ndarray:
             fitted[n - 1, 1] += _reach(loudness[low : cut + 1], peaks[n - 1])
         if n < len(peaks):
             fitted[n, 0] -= _reach(loudness[cut : high + 1][::-1], peaks[n])
+    for n, (start, end) in enumerate(fitted.copy()):
+        sounding = start + np.flatnonzero(loudness[start : end + 1] >= peaks[n] - _DROP_DB)
+        fitted[n] = sounding[0], min(sounding[-1] + 1, end)
     return fitted * (_STEP / SAMPLING_RATE)
 
 
 def _reach(loudness: np.ndarray, peak: float) -> int:
-    """Steps from a word's letters, at most 0.3 s, until it is 35 dB below its peak or near the quietest, the last value."""
-    quiet = max(peak - 35, loudness[-1] + 0.2 * (peak - loudness[-1]))
+    """Steps from a word's letters, at most 0.3 s, until it is no longer heard or near the quietest, the last value."""
+    quiet = max(peak - _DROP_DB, loudness[-1] + 0.2 * (peak - loudness[-1]))
     return min(int(np.argmax(loudness < quiet)), 60)
