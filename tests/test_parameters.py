@@ -66,8 +66,16 @@ def test_the_sizes_are_those_of_the_real_model(nano, tmp_path):
     assert size.parts == tuple(sum(parameter.numel() for parameter in part.parameters()) for part in parts)
     assert size.trained == size.parts[1] and size.lora == 0
     assert size.checkpoint_bytes == 4 * size.trained
+    model.ctc_head = None  # which the experiment has not
     model.save_pretrained(tmp_path, self_contained=False)
     assert 0 < (tmp_path / "model.safetensors").stat().st_size - size.checkpoint_bytes < 2000  # its header
+
+
+def test_an_experiment_with_a_ctc_head(tmp_path, capsys):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "times.yaml").write_text("# @package _global_\nmodel:\n  ctc_head: true\n")
+    assert run(["debug", "parameters", "times", "--config-dir", str(tmp_path)]) == 0
+    assert "0.50 M" in capsys.readouterr().out  # 492,224 and 29 · 193 of the head
 
 
 def test_known_projectors_and_a_trained_language_model():

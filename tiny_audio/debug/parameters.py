@@ -52,7 +52,7 @@ def model_size(experiment: str, settings: ModelSettings) -> ModelSize:
     sizes = part_sizes(model)
     lora = {name: parameter for name, parameter in model.named_parameters() if base_name(name) is None}
     of_lora = [sum(x.numel() for name, x in lora.items() if name.startswith(size.name)) for size in sizes]
-    encoder, projector, language_model = (size.total - count for size, count in zip(sizes, of_lora, strict=True))
+    encoder, projector, language_model, *_ = (size.total - count for size, count in zip(sizes, of_lora, strict=True))
     saved = [*trained_parameters(model).values(), *lora.values()]
     return ModelSize(
         experiment,
