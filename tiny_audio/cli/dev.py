@@ -21,7 +21,7 @@ IMPORTS = (
     "importlinter",
     ["-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_logo=True))"],
 )
-TESTS = ("pytest", ["-m", "pytest"])
+TESTS = ("pytest", ["-m", "pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"])
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
