@@ -159,7 +159,7 @@ def trained(part, clips, tmp_path_factory):
         start = run(STAGES[stage[1]])[1] / "best" if stage else None
         values = {f"training.{key}": "null" if value is None else value for key, value in SHORT.items()}
         values |= {f"model.{key}": value for key, value in SMALL.items()}
-        values |= {"model.pretrained": start or "null", "data.config": "null"}
+        values |= {"model.pretrained": start or "null"}
         folder = tmp_path_factory.mktemp(experiment) / "run"
         overrides = [f"{key}={value}" for key, value in values.items()]
         settings = compose(experiment, overrides, data=str(clips), output_dir=folder)
