@@ -24,7 +24,7 @@ from tiny_audio.data.collator import ctc_labels
 from tiny_audio.model.alignment import Word
 from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model, outline, part_sizes
-from tiny_audio.training.ctc import CHARACTERS, ctc_loss, ctc_texts
+from tiny_audio.training.ctc import CHARACTERS, ctc_loss, ctc_texts, leaves_head_behind
 from tiny_audio.transcription import phrases
 
 CLIP = embedded("clips") / "send-a-message-to-jack.ogg"
@@ -209,6 +209,14 @@ def test_a_head_beside_the_projector_changes_nothing_for_it(tiny_parts, tmp_path
     assert all(torch.equal(tensor, trained["with"][name]) for name, tensor in trained["without"].items())
     entries = [entry for entry in log_of(tmp_path / "with") if "loss" in entry]
     assert all(entry["loss"] > entry["ctc_loss"] * 0.1 > 0 for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("asked", "behind"),
+    [([], False), (["model.encoder_lora_rank=2"], True), (["model.encoder_lora_rank=2", "model.ctc_head=true"], False)],
+)
+def test_a_head_is_left_behind_by_an_encoder_that_is_trained_without_it(asked, behind):
+    assert leaves_head_behind(build_model(compose(overrides=["model.pretrained=nano", *asked]).model)) == behind
 
 
 def test_a_run_that_does_not_ask_for_it_keeps_a_head_as_it_is(nano, tmp_path):

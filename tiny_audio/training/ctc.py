@@ -24,7 +24,7 @@ def add_ctc_head(model: ASRModel, encoder_at: tuple[str | None, str]) -> None:
     Args:
         encoder_at: where the encoder lies: path or Hub id, and subfolder.
     """
-    config, alone = model.config, not any(parameter.requires_grad for parameter in model.parameters())
+    config, alone = model.config, not trained(model)
     brought = model.ctc_head is None and brings_head(*encoder_at) and config.encoder_layer == -1
     if model.ctc_head is None:
         config.ctc_vocabulary = own_vocabulary(*encoder_at) if brought else CHARACTERS
@@ -61,6 +61,16 @@ def own_weights(path: str | None, subfolder: str) -> dict[str, torch.Tensor]:
 
 def _blank_first(blank: int, size: int) -> list[int]:
     return [blank, *(index for index in range(size) if index != blank)]
+
+
+def leaves_head_behind(model: ASRModel) -> bool:
+    """Whether the encoder's frames change under a CTC head that stays as it is."""
+    return model.ctc_head is not None and not model.ctc_head.weight.requires_grad and trained(model.encoder.encoder)
+
+
+def trained(part: nn.Module) -> bool:
+    """Whether any of its parameters is."""
+    return any(parameter.requires_grad for parameter in part.parameters())
 
 
 def trains_head_alone(model: ASRModel) -> bool:

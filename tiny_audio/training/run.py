@@ -23,6 +23,7 @@ from tiny_audio.model.processor import ASRProcessor
 from .build import PartSize, build_model, part_sizes
 from .checkpoints import BEST, SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
 from .config import compose, overridden
+from .ctc import leaves_head_behind
 from .feed import ClipFeed, Feed, StreamFeed
 from .initialization import match_embedding_scale
 from .progress import ShowProgress, training_bar
@@ -191,6 +192,8 @@ def check_unfinished(checkpoint: Path | None, steps: int) -> None:
 def announce(model: ASRModel, feed: Feed, validation: Validation, folder: Path) -> None:
     """Says what is trained, on what, and where it goes."""
     show_parts(part_sizes(model))
+    if leaves_head_behind(model):
+        warn("The encoder is trained and the CTC head is not, so word times drift; model.ctc_head=true trains it too.")
     say(f"Training: {feed.describe()}.")
     if len(feed.skipped):
         say(f"Training: {feed.skipped.summary()}; listed in {folder / SKIPPED_FILE}.")
