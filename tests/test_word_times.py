@@ -95,6 +95,14 @@ def test_the_pipeline_times_words(pipe):
             pipe(CLIP, return_timestamps=wrong)
 
 
+def test_the_pipelines_options_act_for_a_call_and_for_all_calls(model, pipe):
+    short = pipe(CLIP, max_new_tokens=1)["text"]
+    assert pipe(CLIP)["text"].startswith(short) and short != pipe(CLIP)["text"]
+    assert pipe(CLIP, generate_kwargs={"max_new_tokens": 1})["text"] == short
+    always = ASRPipeline(model=model, max_new_tokens=1, return_timestamps="word")(CLIP)
+    assert always["text"] == short and len(always["chunks"]) == 1
+
+
 def test_times_count_from_the_start_of_the_recording_and_the_encoder_runs_once_a_window(model, pipe):
     from tiny_audio import load_audio
 
