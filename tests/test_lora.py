@@ -12,13 +12,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tiny_audio import ASRModel, embedded, load_audio
+from tiny_audio import ASRConfig, ASRModel, embedded, load_audio
 from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.encoders import load_encoder
 from tiny_audio.model.lora import adapted_parts, adapter_tensors
 from tiny_audio.training import compose, train
-from tiny_audio.training.build import build_model, hold_trained_in_float32, outline, part_sizes, quantization_config
+from tiny_audio.training.build import (
+    build_model,
+    hold_trained_in_float32,
+    new_adapters,
+    outline,
+    part_sizes,
+    quantization_config,
+)
 
 CLIP = load_audio(next((embedded("quickstart").parent / "clips").glob("send*.ogg")))
 SHORT = ["data.max_train_samples=24", "data.max_eval_samples=4", "training.batch_seconds=12", "training.report_to=none"]
@@ -118,6 +125,16 @@ def test_a_checkpoint_without_its_lora_is_one_line(adapted, tmp_path, capsys):
     shutil.rmtree(folder / "adapter")
     assert run(["transcribe", "-m", str(folder), str(embedded("quickstart").parent / "clips")]) == 1
     assert "has no adapter/adapter_config.json" in capsys.readouterr().err
+
+
+def test_each_part_has_its_own_rank_alpha_and_layers():
+    own = {"encoder_lora_rank": 4, "encoder_lora_alpha": 5, "encoder_lora_target_modules": ["k_proj"]}
+    config = ASRConfig(audio_model_id="an/encoder", text_model_id="a/decoder", use_lora=True, lora_rank=2,
+                       lora_alpha=3, lora_target_modules=["o_proj"], **own)  # fmt: skip
+    made = new_adapters(config).values()
+    assert [(one.r, one.lora_alpha, one.target_modules, one.base_model_name_or_path) for one in made] == [
+        (2, 3, {"o_proj"}, "a/decoder"), (4, 5, {"k_proj"}, "an/encoder"),
+    ]  # fmt: skip
 
 
 def test_layers_that_are_not_there_are_named():

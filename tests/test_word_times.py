@@ -18,7 +18,8 @@ from recipes.word_times import (
     join,
     sentences,
 )
-from tiny_audio import ASRModel, ASRPipeline, embedded
+from tiny_audio import ASRModel, ASRPipeline, embedded, load_audio
+from tiny_audio.audio.segment import Window
 from tiny_audio.cli.main import run
 from tiny_audio.data.collator import ctc_labels
 from tiny_audio.model.alignment import Word
@@ -104,8 +105,6 @@ def test_the_pipelines_options_act_for_a_call_and_for_all_calls(model, pipe):
 
 
 def test_times_count_from_the_start_of_the_recording_and_the_encoder_runs_once_a_window(model, pipe):
-    from tiny_audio import load_audio
-
     clip = load_audio(CLIP)
     alone = pipe(clip, return_timestamps="word")["chunks"]
     pause = 4.0  # seconds from one clip to the next: the windows are cut between them
@@ -120,6 +119,22 @@ def test_times_count_from_the_start_of_the_recording_and_the_encoder_runs_once_a
         turn, place = divmod(n, len(alone))
         expected = [turn * pause + edge for edge in alone[place]["timestamp"]]
         assert chunk["timestamp"] == pytest.approx(expected, abs=0.06)
+
+
+def test_no_word_lies_in_the_padding_of_its_batch(model):
+    waveform = load_audio(CLIP)
+    inputs = model.processor(waveform)
+    with torch.no_grad():
+        frames, _ = model.encoder(inputs["input_features"], inputs["audio_attention_mask"].sum(-1))
+        own = frames.shape[1] // 2  # as if the rest, in which the word is said, were padding
+        ((word,),) = model._words(["jack"], (frames, torch.tensor([own])), [Window(waveform, 0)])
+    assert word.start < own * model.encoder.frame_seconds
+
+
+def test_the_head_has_the_precision_of_the_model(nano):
+    assert {tensor.dtype for tensor in ASRModel.from_pretrained(nano, dtype="bfloat16").ctc_head.parameters()} == {
+        torch.bfloat16
+    }
 
 
 def test_transcribe_writes_cues_of_words_and_phrases(model, capsys):
