@@ -26,6 +26,7 @@ from tiny_audio.model.alignment import Word
 from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model, outline, part_sizes
 from tiny_audio.training.ctc import CHARACTERS, ctc_loss, ctc_texts
+from tiny_audio.training.validation import Validation
 from tiny_audio.transcription import phrases
 
 CLIP = embedded("clips") / "send-a-message-to-jack.ogg"
@@ -242,6 +243,31 @@ def test_a_run_that_does_not_ask_for_it_keeps_a_head_as_it_is(nano, tmp_path):
     assert "ctc_loss" not in log_of(tmp_path)[0]
 
 
+def test_accumulation_equals_one_large_batch_for_the_head_too(tmp_path):
+    sampled = [*QUICK, *ALONE, "data.max_train_samples=2", "training.batch_seconds=100", "training.max_steps=1"]
+    two = ["training.batch_size=1", "training.gradient_accumulation_steps=2"]
+    losses = []
+    for name, more in {"one": [], "two": two}.items():
+        train(compose(None, [*sampled, *more], output_dir=tmp_path / name))
+        losses.append(log_of(tmp_path / name)[0]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_head_alone_is_measured_without_the_padding(nano):
+    """Clips one by one and in one batch have the same loss and text."""
+    model = ASRModel.from_pretrained(nano, dtype="float32").requires_grad_(False)
+    model.ctc_head.requires_grad_(True)
+    data = compose(None, QUICK).data
+    alone, batched = (Validation(data, model.processor, seconds).measure(model) for seconds in (0.1, 100))
+    assert batched.loss == pytest.approx(alone.loss, rel=1e-4) and batched.wer == alone.wer
+
+
+def test_the_best_path_is_read_up_to_the_clips_own_length():
+    path = torch.tensor([[1, 1, 0, 1, 28, 2], [3, 0, 3, 3, 1, 1]])
+    scores = torch.nn.functional.one_hot(path, len(CHARACTERS)).float()
+    assert ctc_texts(scores, torch.tensor([6, 4]), CHARACTERS) == ["aa b", "cc"]
+
+
 @pytest.fixture(scope="module")
 def hubert(tmp_path_factory) -> Path:
     """A random miniature HuBERT fine-tuned for CTC, whose blank is its last token."""
@@ -295,3 +321,4 @@ def test_the_loss_is_that_of_the_texts_that_can_be_spelled():
     )
     torch.testing.assert_close(ctc_loss(scores, lengths, labels), alone)
     assert ctc_loss(scores[1:], lengths[1:], ctc_labels(["42", ""], CHARACTERS)) == 0
+    assert ctc_loss(scores[:1], torch.tensor([3]), labels[:1]) == 0  # a text too long for its frames teaches nothing
