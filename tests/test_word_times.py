@@ -233,6 +233,9 @@ def test_a_head_beside_the_projector_changes_nothing_for_it(tiny_parts, tmp_path
     assert all(torch.equal(tensor, trained["with"][name]) for name, tensor in trained["without"].items())
     entries = [entry for entry in log_of(tmp_path / "with") if "loss" in entry]
     assert all(entry["loss"] > entry["ctc_loss"] * 0.1 > 0 for entry in entries)
+    of_text = log_of(tmp_path / "without")[0]["loss"]
+    of_head = compose().training.ctc_loss_weight * entries[0]["ctc_loss"]
+    assert entries[0]["loss"] == pytest.approx(of_text + of_head, rel=1e-4)
 
 
 def test_a_run_that_does_not_ask_for_it_keeps_a_head_as_it_is(nano, tmp_path):
