@@ -61,6 +61,15 @@ def scores_of(text: str, vocabulary: list[str], start: int = 5, step: int = 4) -
     return logits - np.log(np.exp(logits).sum(1, keepdims=True)), places
 
 
+def marks(places: dict[int, int], frames: int = 100) -> np.ndarray:
+    """Log-probabilities (frames, classes) of a head that marks a class at some frames, and hears nothing elsewhere."""
+    logits = np.zeros((frames, len(CHARACTERS)), np.float32)
+    logits[:, 0] = 6.0
+    for frame, index in places.items():
+        logits[frame, index] = 12.0
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
 def silence(frames: int, start: int = 0) -> Window:
     """No sound to fit words to: they stand where their characters do."""
     return Window(np.zeros(round(frames * FRAME * RATE), np.float32), start)
@@ -113,10 +122,7 @@ def test_words_reach_as_far_as_their_sound(floor):
     waveform = floor * rng.standard_normal(RATE * 2)
     for start, end in [(0.3, 0.8), (1.2, 1.6)]:
         waveform[int(start * RATE) : int(end * RATE)] += 0.3 * rng.standard_normal(int(end * RATE) - int(start * RATE))
-    logits = np.zeros((100, len(CHARACTERS)), np.float32)
-    logits[:, 0] = 6.0
-    logits[25, 1] = logits[70, 2] = 12.0  # 0.5 s and 1.4 s
-    scores = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    scores = marks({25: 1, 70: 2})  # 0.5 s and 1.4 s
     a, b = align(scores, "a b", CHARACTERS, FRAME, Window(waveform.astype(np.float32), 0))
     assert (a.start, a.end, b.start, b.end) == pytest.approx((0.3, 0.8, 1.2, 1.6), abs=0.02)
 
@@ -131,3 +137,40 @@ def test_thirty_seconds_are_aligned_in_a_tenth_of_a_second():
         assert len(align(scores, text, CHARACTERS, FRAME, window)) == 80
         seconds.append(time.perf_counter() - started)
     assert min(seconds) <= 0.1
+
+
+def test_a_word_reaches_three_tenths_of_a_second_at_most():
+    """A noise that goes on is not all of it the word."""
+    waveform = np.zeros(RATE * 2, np.float32)
+    waveform[int(0.2 * RATE) : int(1.8 * RATE)] = np.random.default_rng(0).normal(0, 0.3, int(1.6 * RATE))
+    (word,) = align(marks({50: 1}), "a", CHARACTERS, FRAME, Window(waveform, 0))  # 1.0 s
+    assert (word.start, word.end) == pytest.approx((1.0 - 0.3, 1.02 + 0.3), abs=0.02)
+
+
+def test_silence_that_an_unknown_word_has_taken_is_given_up():
+    rng, waveform = np.random.default_rng(0), np.zeros(RATE * 2, np.float32)
+    for start, end in [(0.2, 0.4), (0.9, 1.2), (1.5, 1.8)]:
+        waveform[int(start * RATE) : int(end * RATE)] = rng.normal(0, 0.3, int(end * RATE) - int(start * RATE))
+    scores = marks({15: 1, 40: 5, 46: 6, 80: 2})  # the second one, at 0.8 s, in silence
+    unknown = align(scores, "a 42 b", CHARACTERS, FRAME, Window(waveform, 0))[1]
+    assert (unknown.start, unknown.end) == pytest.approx((0.9, 1.2), abs=0.02)
+
+
+def test_an_unknown_word_takes_no_silence_for_what_is_heard_far_away():
+    """A click half a second before the word costs more frames than it is worth."""
+    unknown = align(marks({15: 1, 30: 5, 50: 6, 52: 7, 80: 2}), "a 42 b", CHARACTERS, FRAME, silence(100))[1]
+    assert (unknown.start, unknown.end) == pytest.approx((1.0, 1.06), abs=0.011)
+
+
+def test_the_confidence_of_a_character_is_that_of_its_best_frame():
+    scores = marks({50: 1})
+    scores[51, [0, 1]] = np.log([0.4, 0.6])  # still the same character, hardly heard
+    (word,) = align(scores, "a", CHARACTERS, FRAME, silence(100))
+    assert word.confidence == pytest.approx(np.exp(scores[50, 1]), rel=1e-4)
+
+
+def test_the_same_character_again_and_again_fits_into_as_many_frames():
+    """Gaps between them need frames too."""
+    words = align(marks({}, frames=6), "aaa aaa", CHARACTERS, FRAME, silence(6))
+    edges = [edge for word in words for edge in (word.start, word.end)]
+    assert edges == sorted(edges) and all(word.end > word.start for word in words) and edges[-1] <= 6 * FRAME + 0.01

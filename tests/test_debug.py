@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from tiny_audio import ASRConfig, ASRModel
 from tiny_audio.cli.main import run
 from tiny_audio.debug.gradients import ADAM_EPSILON, EXPLODED, Gradient, gradients_of, verdict
-from tiny_audio.debug.lora import measure_lora, product_spectrum
+from tiny_audio.debug.lora import Adapter, Delta, base_norm, measure_lora, product_spectrum
 from tiny_audio.debug.measures import effective_rank, likeness, singular_values
 from tiny_audio.debug.report import FIGURES
 from tiny_audio.debug.routing import measure_routing, routing_of
-from tiny_audio.debug.subject import training_batches
+from tiny_audio.debug.subject import checkpoint_of, training_batches
 from tiny_audio.debug.weights import weights_of
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.training.build import add_lora
@@ -291,6 +291,22 @@ def test_lora_is_measured_as_training_writes_it(tiny_parts, tmp_path):
         layer = model.language_model.get_submodule(delta.module)
         assert delta.norm == pytest.approx(float(layer.get_delta_weight("default").norm()), rel=1e-4)
         assert delta.base_norm == pytest.approx(float(layer.base_layer.weight.norm()), rel=1e-4)
+
+
+def test_the_scale_of_rslora_and_weights_of_the_same_name():
+    assert Adapter("encoder", {"lora_alpha": 8}, {}).scale("q_proj", 4) == 2
+    assert Adapter("encoder", {"lora_alpha": 8, "use_rslora": True}, {}).scale("q_proj", 4) == 4
+    norms = {"encoder.layers.0.q_proj.weight": 1.0, "language_model.layers.0.q_proj.weight": 2.0}
+    delta = Delta("language_model", "layers.0.q_proj", 4, torch.ones(4))
+    assert base_norm(norms, delta) == 2
+
+
+def test_a_folder_with_a_config_of_its_own_is_no_run(tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "config.json").touch()
+    assert checkpoint_of(str(tmp_path)) == str(tmp_path / "best")
+    (tmp_path / "config.json").touch()
+    assert checkpoint_of(str(tmp_path)) == str(tmp_path)
 
 
 def test_lora_that_was_never_trained(adapted):

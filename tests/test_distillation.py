@@ -7,6 +7,7 @@ import torch
 from training_helpers import log_of, weights_of
 
 from tiny_audio import ASRModel
+from tiny_audio.data import Example, SpeechCollator
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model
@@ -47,6 +48,13 @@ def test_the_teacher_reads_the_same_prompt_with_the_transcript_in_place_of_the_a
         )
         assert audio in with_audio and with_text == with_audio.replace(audio, text)
     assert torch.equal(heard["labels"][heard["labels"] != -100], read["labels"][read["labels"] != -100])
+
+
+def test_the_teacher_reads_the_instruction_that_the_clip_has(asr, tone):
+    collate = SpeechCollator(asr.processor, draw_instructions=lambda clips: ["Write"] * clips, teacher=True)
+    batch = collate([Example("one", tone(1.0), "one two", 1.0)])
+    for prompts in (batch, batch["teacher"]):
+        assert "Write" in asr.processor.tokenizer.decode(prompts["input_ids"][0])
 
 
 def test_the_teacher_is_the_language_model_alone(asr):

@@ -12,13 +12,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tiny_audio import ASRModel, embedded, load_audio
+from tiny_audio import ASRConfig, ASRModel, embedded, load_audio
 from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.encoders import load_encoder
 from tiny_audio.model.lora import adapted_parts, adapter_tensors
 from tiny_audio.training import compose, train
-from tiny_audio.training.build import build_model, outline, part_sizes
+from tiny_audio.training.build import (
+    build_model,
+    hold_trained_in_float32,
+    new_adapters,
+    outline,
+    part_sizes,
+    quantization_config,
+)
 
 CLIP = load_audio(next((embedded("quickstart").parent / "clips").glob("send*.ogg")))
 SHORT = ["data.max_train_samples=24", "data.max_eval_samples=4", "training.batch_seconds=12", "training.report_to=none"]
@@ -120,6 +127,16 @@ def test_a_checkpoint_without_its_lora_is_one_line(adapted, tmp_path, capsys):
     assert "has no adapter/adapter_config.json" in capsys.readouterr().err
 
 
+def test_each_part_has_its_own_rank_alpha_and_layers():
+    own = {"encoder_lora_rank": 4, "encoder_lora_alpha": 5, "encoder_lora_target_modules": ["k_proj"]}
+    config = ASRConfig(audio_model_id="an/encoder", text_model_id="a/decoder", use_lora=True, lora_rank=2,
+                       lora_alpha=3, lora_target_modules=["o_proj"], **own)  # fmt: skip
+    made = new_adapters(config).values()
+    assert [(one.r, one.lora_alpha, one.target_modules, one.base_model_name_or_path) for one in made] == [
+        (2, 3, {"o_proj"}, "a/decoder"), (4, 5, {"k_proj"}, "an/encoder"),
+    ]  # fmt: skip
+
+
 def test_layers_that_are_not_there_are_named():
     with pytest.raises(TinyAudioError, match="no layer for LoRA of the name query; its linear layers are .*q_proj"):
         build_model(settings("model.use_lora=true", "model.lora_target_modules=[query]").model)
@@ -141,6 +158,25 @@ def test_dropout_is_in_training_only(nano):
     with torch.no_grad():
         assert model.train()(**batch).loss != model.train()(**batch).loss
         assert model.eval()(**batch).loss == model.eval()(**batch).loss
+        model.config.freeze_lora = True
+        assert model.train()(**batch).loss == model.train()(**batch).loss
+
+
+def test_lora_on_the_encoder_alone_is_trained():
+    sizes = part_sizes(build_model(settings("model.encoder_lora_rank=4").model))
+    assert sizes[0].trainable > 0 == sizes[2].trainable
+
+
+def test_lora_that_is_frozen_is_held_in_float32_too(adapted):
+    """A stage that goes on from one that had frozen it does not round it."""
+    model = ASRModel.from_pretrained(adapted, dtype="bfloat16")
+    model.config.freeze_lora = True
+    model.freeze()
+    hold_trained_in_float32(model)
+    for part in adapted_parts(model).values():
+        lora = {tensor.dtype for name, tensor in part.named_parameters() if ".lora_" in name}
+        own = {tensor.dtype for name, tensor in part.named_parameters() if ".lora_" not in name}
+        assert (lora, own) == ({torch.float32}, {torch.bfloat16})
 
 
 def test_self_contained_writes_the_plain_weights(adapted, tmp_path):
@@ -252,6 +288,14 @@ def test_lora_on_a_quantised_language_model(bits, tmp_path):
     assert {type(module).__name__ for module in model.language_model.modules()}.isdisjoint(
         {"Linear4bit", "Linear8bitLt"}
     )
+
+
+def test_four_bits_are_qloras():
+    """NF4 with quantised constants, computed in the frozen parts' own precision (arXiv 2305.14314)."""
+    held = quantization_config(settings("model.quantization=4bit", "model.model_dtype=bfloat16").model)
+    assert held.load_in_4bit and held.bnb_4bit_use_double_quant
+    assert (held.bnb_4bit_quant_type, held.bnb_4bit_compute_dtype) == ("nf4", torch.bfloat16)
+    assert quantization_config(settings("model.quantization=8bit").model).load_in_8bit
 
 
 @pytest.mark.parametrize("asked", ["model.use_lora=true", "model.quantization=4bit"])

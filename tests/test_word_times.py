@@ -18,13 +18,15 @@ from recipes.word_times import (
     join,
     sentences,
 )
-from tiny_audio import ASRModel, ASRPipeline, embedded
+from tiny_audio import ASRModel, ASRPipeline, embedded, load_audio
+from tiny_audio.audio.segment import Window
 from tiny_audio.cli.main import run
 from tiny_audio.data.collator import ctc_labels
 from tiny_audio.model.alignment import Word
 from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model, outline, part_sizes
 from tiny_audio.training.ctc import CHARACTERS, ctc_loss, ctc_texts, leaves_head_behind
+from tiny_audio.training.validation import Validation
 from tiny_audio.transcription import phrases
 
 CLIP = embedded("clips") / "send-a-message-to-jack.ogg"
@@ -95,9 +97,15 @@ def test_the_pipeline_times_words(pipe):
             pipe(CLIP, return_timestamps=wrong)
 
 
-def test_times_count_from_the_start_of_the_recording_and_the_encoder_runs_once_a_window(model, pipe):
-    from tiny_audio import load_audio
+def test_the_pipelines_options_act_for_a_call_and_for_all_calls(model, pipe):
+    short = pipe(CLIP, max_new_tokens=1)["text"]
+    assert pipe(CLIP)["text"].startswith(short) and short != pipe(CLIP)["text"]
+    assert pipe(CLIP, generate_kwargs={"max_new_tokens": 1})["text"] == short
+    always = ASRPipeline(model=model, max_new_tokens=1, return_timestamps="word")(CLIP)
+    assert always["text"] == short and len(always["chunks"]) == 1
 
+
+def test_times_count_from_the_start_of_the_recording_and_the_encoder_runs_once_a_window(model, pipe):
     clip = load_audio(CLIP)
     alone = pipe(clip, return_timestamps="word")["chunks"]
     pause = 4.0  # seconds from one clip to the next: the windows are cut between them
@@ -112,6 +120,22 @@ def test_times_count_from_the_start_of_the_recording_and_the_encoder_runs_once_a
         turn, place = divmod(n, len(alone))
         expected = [turn * pause + edge for edge in alone[place]["timestamp"]]
         assert chunk["timestamp"] == pytest.approx(expected, abs=0.06)
+
+
+def test_no_word_lies_in_the_padding_of_its_batch(model):
+    waveform = load_audio(CLIP)
+    inputs = model.processor(waveform)
+    with torch.no_grad():
+        frames, _ = model.encoder(inputs["input_features"], inputs["audio_attention_mask"].sum(-1))
+        own = frames.shape[1] // 2  # as if the rest, in which the word is said, were padding
+        ((word,),) = model._words(["jack"], (frames, torch.tensor([own])), [Window(waveform, 0)])
+    assert word.start < own * model.encoder.frame_seconds
+
+
+def test_the_head_has_the_precision_of_the_model(nano):
+    assert {tensor.dtype for tensor in ASRModel.from_pretrained(nano, dtype="bfloat16").ctc_head.parameters()} == {
+        torch.bfloat16
+    }
 
 
 def test_transcribe_writes_cues_of_words_and_phrases(model, capsys):
@@ -209,6 +233,9 @@ def test_a_head_beside_the_projector_changes_nothing_for_it(tiny_parts, tmp_path
     assert all(torch.equal(tensor, trained["with"][name]) for name, tensor in trained["without"].items())
     entries = [entry for entry in log_of(tmp_path / "with") if "loss" in entry]
     assert all(entry["loss"] > entry["ctc_loss"] * 0.1 > 0 for entry in entries)
+    of_text = log_of(tmp_path / "without")[0]["loss"]
+    of_head = compose().training.ctc_loss_weight * entries[0]["ctc_loss"]
+    assert entries[0]["loss"] == pytest.approx(of_text + of_head, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +252,31 @@ def test_a_run_that_does_not_ask_for_it_keeps_a_head_as_it_is(nano, tmp_path):
     before, after = load_file(nano / "model.safetensors"), load_file(result.model / "model.safetensors")
     assert torch.equal(before["ctc_head.weight"].float(), after["ctc_head.weight"])
     assert "ctc_loss" not in log_of(tmp_path)[0]
+
+
+def test_accumulation_equals_one_large_batch_for_the_head_too(tmp_path):
+    sampled = [*QUICK, *ALONE, "data.max_train_samples=2", "training.batch_seconds=100", "training.max_steps=1"]
+    two = ["training.batch_size=1", "training.gradient_accumulation_steps=2"]
+    losses = []
+    for name, more in {"one": [], "two": two}.items():
+        train(compose(None, [*sampled, *more], output_dir=tmp_path / name))
+        losses.append(log_of(tmp_path / name)[0]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_head_alone_is_measured_without_the_padding(nano):
+    """Clips one by one and in one batch have the same loss and text."""
+    model = ASRModel.from_pretrained(nano, dtype="float32").requires_grad_(False)
+    model.ctc_head.requires_grad_(True)
+    data = compose(None, QUICK).data
+    alone, batched = (Validation(data, model.processor, seconds).measure(model) for seconds in (0.1, 100))
+    assert batched.loss == pytest.approx(alone.loss, rel=1e-4) and batched.wer == alone.wer
+
+
+def test_the_best_path_is_read_up_to_the_clips_own_length():
+    path = torch.tensor([[1, 1, 0, 1, 28, 2], [3, 0, 3, 3, 1, 1]])
+    scores = torch.nn.functional.one_hot(path, len(CHARACTERS)).float()
+    assert ctc_texts(scores, torch.tensor([6, 4]), CHARACTERS) == ["aa b", "cc"]
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +308,8 @@ def test_an_encoder_fine_tuned_for_ctc_brings_its_head(hubert, tiny_parts, tmp_p
     settings = compose(None, overrides, output_dir=tmp_path)
     model, theirs = build_model(settings.model), HubertForCTC.from_pretrained(hubert).eval()
     assert model.config.ctc_vocabulary[:3] == ["<pad>", "A", "B"] and not model.ctc_head.weight.requires_grad
+    alone = compose(None, [*overrides, "model.freeze_projector=true"], output_dir=tmp_path).model
+    assert build_model(alone).ctc_head.weight.requires_grad  # where nothing else is trained
     assert [size.total for size in part_sizes(model)] == [size.total for size in part_sizes(outline(settings.model))]
     inputs = model.processor(np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32))
     frames, lengths = model.encoder(inputs["input_values"], inputs["audio_attention_mask"].sum(-1))
@@ -280,3 +334,4 @@ def test_the_loss_is_that_of_the_texts_that_can_be_spelled():
     )
     torch.testing.assert_close(ctc_loss(scores, lengths, labels), alone)
     assert ctc_loss(scores[1:], lengths[1:], ctc_labels(["42", ""], CHARACTERS)) == 0
+    assert ctc_loss(scores[:1], torch.tensor([3]), labels[:1]) == 0  # a text too long for its frames teaches nothing
