@@ -148,3 +148,27 @@ def test_the_command_line_prints_one_line():
     known = ", ".join(members("experiments", FOLDERS))
     expected = f"Error: Unknown experiment 'transcriptoin'; known: {known}. Did you mean transcription?"
     assert done.stderr.splitlines() == [expected]
+
+
+@pytest.mark.parametrize(
+    "name", ["learning_rate", "weight_decay", "distillation_temperature", "ctc_loss_weight", "batch_seconds"]
+)
+def test_nan_and_infinity_are_no_settings(name):
+    for value in ("nan", "inf"):
+        with pytest.raises(TinyAudioError, match=f"training.{name} is (nan|inf); expected"):
+            compose(overrides=[f"training.{name}={value}"])
+
+
+HEAD_ALONE = ("model.pretrained=nano", "model.ctc_head=true", "model.freeze_projector=true")
+
+
+@pytest.mark.parametrize("option", ["distillation_weight=0.5", "label_smoothing=0.1", "audio_token_dropout=0.1"])
+def test_what_a_ctc_head_alone_cannot_use_is_refused(option):
+    with pytest.raises(TinyAudioError, match="has no effect where the CTC head alone is trained"):
+        compose(overrides=[*HEAD_ALONE, f"training.{option}"])
+    compose(overrides=HEAD_ALONE)
+
+
+def test_a_ctc_head_without_a_loss_is_refused():
+    with pytest.raises(TinyAudioError, match="ctc_loss_weight is 0"):
+        compose(overrides=["model.ctc_head=true", "training.ctc_loss_weight=0"])

@@ -412,3 +412,11 @@ def test_a_model_that_does_not_exist_is_one_line(capsys):
         assert capsys.readouterr().err.startswith("Error: The model ./nothing does not exist; expected")
     assert run(["debug", "lora", "owner/nothing"]) == 1
     assert "is neither a folder here nor readable on the Hugging Face Hub" in capsys.readouterr().err
+
+
+def test_a_figure_is_never_written_over_another_kind_of_file(tmp_path, capsys):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("mine")
+    assert run(["debug", "weights", "nano", "--output", str(settings)]) == 2
+    assert "expected one that ends in .png" in " ".join(capsys.readouterr().err.split())
+    assert settings.read_text() == "mine"

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from tiny_audio import ASRConfig, ASRModel, embedded, load_audio
 from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.export.merge import merge_checkpoint
 from tiny_audio.model.encoders import load_encoder
 from tiny_audio.model.lora import adapted_parts, adapter_tensors
 from tiny_audio.training import compose, train
@@ -322,16 +323,64 @@ def test_merged_weights_say_the_same_without_peft(adapted, tmp_path, monkeypatch
         ASRModel.from_pretrained(adapted)
 
 
-def test_nothing_to_merge_and_nothing_overwritten(adapted, nano, tmp_path, capsys):
-    assert run(["export", "merge", str(nano), str(tmp_path / "new")]) == 1
+def test_nothing_to_merge_and_nothing_overwritten(adapted, tmp_path, capsys):
+    assert run(["export", "merge", "nano", str(tmp_path / "new")]) == 1
     assert "has no LoRA adapters" in capsys.readouterr().err
     (tmp_path / "file").write_text("work")
-    with pytest.raises(TinyAudioError, match="is not empty"):
-        merge_into(adapted, tmp_path)
-    assert (tmp_path / "file").read_text() == "work"
+    for taken in (tmp_path, tmp_path / "file"):
+        with pytest.raises(TinyAudioError, match="is there already"):
+            merge_checkpoint(str(adapted), taken)
+    assert (tmp_path / "file").read_text() == "work" and not (tmp_path / "new").exists()
 
 
-def merge_into(checkpoint: Path, folder: Path) -> None:
-    from tiny_audio.export.merge import merge_checkpoint
+def test_a_merge_is_made_in_float32_and_holds_a_fine_tuned_language_model(nano, tmp_path):
+    """The checkpoint's own precision is bfloat16, in which the sum of weight and LoRA would be rounded twice."""
+    run_stage(tmp_path / "one", "model.pretrained=nano", "model.freeze_language_model=false", "training.max_steps=2")
+    run_stage(tmp_path / "two", f"model.pretrained={tmp_path / 'one'}", "model.use_lora=true", "training.max_steps=2",
+              "training.learning_rate=1e-2", "model.encoder_lora_rank=2")  # fmt: skip
+    config = tmp_path / "two/best/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_dtype": "bfloat16"}))
+    wanted = ASRModel.from_pretrained(tmp_path / "two/best", dtype="float32").language_model.model.layers[0].self_attn
+    exact = wanted.q_proj.get_base_layer().weight + wanted.q_proj.get_delta_weight("default")
+    merged = ASRModel.from_pretrained(merge_checkpoint(str(tmp_path / "two"), tmp_path / "merged").folder)
+    assert torch.equal(merged.language_model.model.layers[0].self_attn.q_proj.weight, exact.to(torch.bfloat16))
+    assert not [name for name in load_file(tmp_path / "merged/model.safetensors") if name.startswith("language_model")]
 
-    merge_checkpoint(str(checkpoint), folder)
+
+# ---- what does not fit together
+
+
+def test_a_tied_output_layer_has_no_lora():
+    with pytest.raises(TinyAudioError, match="lm_head shares its weight with the token embedding"):
+        build_model(settings("model.use_lora=true", "model.lora_target_modules=[lm_head]").model)
+
+
+def test_a_fine_tuned_language_model_cannot_be_quantised(tmp_path):
+    run_stage(tmp_path / "one", "model.pretrained=nano", "model.freeze_language_model=false", "training.max_steps=1")
+    asked = settings(f"model.pretrained={tmp_path / 'one/best'}", "model.quantization=4bit").model
+    for build in (build_model, outline):
+        with pytest.raises(TinyAudioError, match="trained in full, which model.quantization cannot hold"):
+            build(asked)
+
+
+def test_lora_of_a_checkpoint_keeps_its_rank_and_says_so(second_stage, capsys):
+    asked = settings(f"model.pretrained={second_stage}", "model.use_lora=true", "model.lora_rank=32")
+    model = build_model(asked.model)  # the folder of a run means its best
+    assert "LoRA stays as it was made: lora_rank 8" in capsys.readouterr().err
+    assert model.language_model.peft_config["default"].r == 8
+
+
+@pytest.mark.parametrize("asked", ["model.use_lora=true", "model.encoder_lora_rank=2"])
+def test_either_lora_is_trained_without_the_other(asked, second_stage):
+    model = build_model(settings(f"model.pretrained={second_stage}", "model.freeze_projector=true", asked).model)
+    trained = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {"language_model" if "use_lora" in asked else "encoder"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["lora_alpha=0", "encoder_lora_alpha=0", "lora_dropout=1.5", "lora_dropout=-1", "lora_rank=0", "quantization=3bit"],
+)
+def test_numbers_out_of_range_are_one_line(wrong):
+    with pytest.raises(TinyAudioError, match=f"model.{wrong.split('=')[0]} is .*; expected"):
+        settings(f"model.{wrong}")

@@ -12,8 +12,18 @@ CheckpointArgument = Annotated[
 ]
 DataOption = Annotated[str, typer.Option("--data", "-d", help="Speech: as of `ta train`.")]
 BatchesOption = Annotated[int, typer.Option("--batches", "-n", min=1, help="Batches of about 30 s of speech.")]
+
+
+def png(file: Path | None) -> Path | None:
+    """Only files named so are written: another name may be that of a checkpoint's or a run's own file."""
+    if file is not None and file.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{file} is no name of a figure; expected one that ends in .png.")
+    return file
+
+
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", metavar="FILE.png", help="The figure. [outputs/debug/WHAT-CHECKPOINT.png]")
+    Path | None,
+    typer.Option("--output", metavar="FILE.png", callback=png, help="The figure. [outputs/debug/WHAT-CHECKPOINT.png]"),
 ]
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)

@@ -54,7 +54,10 @@ def transcribe(
     inputs = find_audio(files, read_stdin=sys.stdin.buffer.read)
     lines = format in (Format.srt, Format.vtt) or (format is Format.txt and timestamps is not None)
     if len(inputs) > 1 and output_dir is None and lines:
-        raise typer.BadParameter(f"{format} of several files needs --output-dir.")
+        what = f"Times of several files as {format}" if timestamps else f"{format} of several files"
+        raise typer.BadParameter(
+            f"{what} need --output-dir; or take --format json." if timestamps else f"{what} needs --output-dir."
+        )
     limits = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
     generation = {name: value for name, value in limits.items() if value is not None}
     timed = {"batch_size": batch_size, "timestamps": timestamps and timestamps.value}

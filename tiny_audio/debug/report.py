@@ -1,6 +1,7 @@
 """What every examination has in common: tables, sentences on what stands out, and a figure, written as a PNG."""
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,5 +66,10 @@ def write_png(report: Report, file: Path) -> None:
     figure = require_extra("matplotlib.figure", "debug").Figure(INCHES, DOTS_PER_INCH, layout="constrained")
     report.draw(figure)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, format="png")
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        figure.savefig(draft, format="png")
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
     say(f"Figure: {file}")

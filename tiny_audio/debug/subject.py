@@ -1,7 +1,6 @@
 """What is examined: a checkpoint, or the best one of a run, and batches of speech as training would make them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,16 +8,9 @@ import torch
 from tiny_audio.data import open_corpus
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.training import compose
-from tiny_audio.training.checkpoints import BEST
+from tiny_audio.training.build import checkpoint_of
 from tiny_audio.training.feed import ClipFeed, Feed, StreamFeed
 from tiny_audio.transcription import load_model
-
-
-def checkpoint_of(name: str) -> str:
-    """The folder of a run means its best checkpoint; every other name means itself."""
-    run = Path(name).expanduser()
-    is_run = (run / BEST / "config.json").is_file() and not (run / "config.json").is_file()
-    return str(run / BEST) if is_run else name
 
 
 def examined(checkpoint: str, device: str, dtype: str) -> ASRModel:

@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.evaluation.recognizers.source import ModelSource, offline_if_unreachable
 from tiny_audio.model.lora import adapted_parts
 from tiny_audio.model.modeling import ASRModel
+from tiny_audio.training.build import checkpoint_of, is_tied
+from tiny_audio.training.checkpoints import write_whole
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ def merge_checkpoint(checkpoint: str, folder: Path) -> Merged:
         folder: new; nothing is overwritten.
 
     Raises:
-        TinyAudioError: the checkpoint has no LoRA, or the folder is not empty. ValueError, OSError: it cannot be loaded.
+        TinyAudioError: the checkpoint has no LoRA, or one that cannot be merged, or the folder is not new or not writable. ValueError, OSError: it cannot be loaded.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise TinyAudioError(f"{folder} is not empty; name a new folder for the merged checkpoint.")
-    model = ASRModel.from_pretrained(checkpoint, dtype="float32")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise TinyAudioError(f"{folder} is there already; name a new folder for the merged checkpoint.")
+    source = ModelSource.of(checkpoint_of(checkpoint))
+    with offline_if_unreachable(source):
+        model = ASRModel.from_pretrained(source.location, revision=source.revision, dtype="float32")
     if not adapted_parts(model):
         raise TinyAudioError(f"{checkpoint} has no LoRA adapters, so there is nothing to merge.")
     layers = sum(merge_part(part) for part in adapted_parts(model).values())
@@ -42,15 +47,21 @@ def merge_checkpoint(checkpoint: str, folder: Path) -> Merged:
     )
     model.to(getattr(torch, model.config.model_dtype))
     model.sources = ()  # the parts are written as they are now
-    model.save_pretrained(folder, self_contained=True)
+    write_whole(folder, lambda draft: model.save_pretrained(draft, self_contained=True))
     return Merged(folder, layers)
 
 
 def merge_part(part: nn.Module) -> int:
-    """Puts plain layers in the place of those with LoRA; their number."""
+    """Puts plain layers in the place of those with LoRA; their number. TinyAudioError: one is tied to the embedding."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [(name, layer) for name, layer in part.named_modules() if isinstance(layer, BaseTunerLayer)]
+    tied = [name for name, layer in layers if is_tied(layer.get_base_layer(), part)]
+    if tied:
+        raise TinyAudioError(
+            f"The LoRA on {', '.join(tied)} cannot be merged: the layer's weight is also the token embedding's; keep the "
+            "checkpoint as it is."
+        )
     for name, layer in layers:
         layer.merge()
         part.set_submodule(name, layer.get_base_layer())

@@ -70,6 +70,7 @@ class ASRConfig(PretrainedConfig):
     encoder_lora_alpha: int = 32
     encoder_lora_target_modules: list[str] | None = None
     freeze_lora: bool = False
+    freeze_encoder_lora: bool = False
 
     max_new_tokens: int = 256  # generation defaults: a 30 s window holds about 120 words
     num_beams: int = 1

@@ -21,7 +21,7 @@ from .alignment import Word, align
 from .config import ASRConfig
 from .encoders import WINDOW_SAMPLES, EncoderAdapter, build_encoder, length_mask
 from .loading import explained, hub_options, load_options, load_parts, load_trained_tensors, save_checkpoint
-from .lora import adapted_parts, add_adapters, base_name, saved_adapters
+from .lora import ADAPTER, ENCODER_ADAPTER, adapted_parts, add_adapters, base_name, saved_adapters
 from .processor import IGNORED_LABEL, ASRProcessor
 from .projectors import build_projector
 from .streaming import stream_text
@@ -142,8 +142,9 @@ class ASRModel(PreTrainedModel):
             self.ctc_head.requires_grad_(False)  # trained where a run asks for it
         if self.encoder.layer_weights is not None:  # the projector's input: the two are trained together
             self.encoder.layer_weights.requires_grad_(not self.config.freeze_projector)
-        for tensor in [parameter for name, parameter in self.named_parameters() if base_name(name) is None]:
-            tensor.requires_grad_(not self.config.freeze_lora)
+        for part, frozen in self._lora():
+            for tensor in [parameter for name, parameter in part.named_parameters() if base_name(name) is None]:
+                tensor.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> "ASRModel":
         """As nn.Module's; frozen parts stay in inference mode, without dropout."""
@@ -151,10 +152,15 @@ class ASRModel(PreTrainedModel):
         self.encoder.eval()
         if self.config.freeze_language_model:
             self.language_model.eval()
-        for part in adapted_parts(self).values() if not self.config.freeze_lora else ():
+        for part, frozen in self._lora():
             for module in part.modules():
-                getattr(module, "lora_dropout", nn.Identity()).train(mode)
+                getattr(module, "lora_dropout", nn.Identity()).train(mode and not frozen)
         return self
+
+    def _lora(self) -> list[tuple[nn.Module, bool]]:
+        """The parts that have LoRA, and whether it is frozen."""
+        frozen = {ADAPTER: self.config.freeze_lora, ENCODER_ADAPTER: self.config.freeze_encoder_lora}
+        return [(part, frozen[folder]) for folder, part in adapted_parts(self).items()]
 
     def encode_audio(
         self, features: torch.Tensor, mask: torch.Tensor, frames: Frames | None = None

@@ -56,4 +56,5 @@ class ASRPipeline(Pipeline):
 
 
 def _chunk(word: Word) -> dict:
-    return {"text": word.text, "timestamp": (word.start, word.end), "confidence": word.confidence}
+    confidence = None if word.confidence is None else round(word.confidence, 3)
+    return {"text": word.text, "timestamp": (round(word.start, 3), round(word.end, 3)), "confidence": confidence}

@@ -1,6 +1,7 @@
 """From model settings to an ASRModel with fresh or loaded weights, and to the table of its parameters."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig
 
 from tiny_audio.assets import dimensions, embedded
+from tiny_audio.console import warn
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
@@ -23,6 +25,7 @@ from tiny_audio.model.lora import (
 )
 from tiny_audio.model.modeling import ASRModel
 
+from .checkpoints import BEST
 from .ctc import add_ctc_head
 from .schema import ModelSettings
 
@@ -58,6 +61,7 @@ def build_model(settings: ModelSettings) -> ASRModel:
         model = ASRModel.from_parts(asr_config(settings), **options)
     else:
         path = checkpoint_path(settings.pretrained)
+        check_quantizable(ASRConfig.from_pretrained(path), settings)
         model = ASRModel.from_pretrained(path, dtype=settings.model_dtype, **options)
         hold_trained_in_float32(model)
         load_trained_tensors(model, path)  # again, since the precision of the frozen parts has rounded them
@@ -96,7 +100,18 @@ def add_lora(model: ASRModel) -> None:
                 f"{type(part).__name__} has no layer for LoRA of the name {', '.join(unknown)}; its linear layers are "
                 f"{', '.join(sorted(names))}."
             )
+        for name, module in part.named_modules():
+            if name.rpartition(".")[2] in wanted and is_tied(module, part):
+                raise TinyAudioError(
+                    f"{name} shares its weight with the token embedding, so it cannot have LoRA; leave it out."
+                )
     add_adapters(model, adapters)
+
+
+def is_tied(layer: nn.Module, part: nn.Module) -> bool:
+    """Whether another layer has the same weight, as the output layer of a small language model has the embedding's."""
+    weight = layer._parameters.get("weight")
+    return weight is not None and sum(module._parameters.get("weight") is weight for module in part.modules()) > 1
 
 
 def new_adapters(config: ASRConfig) -> dict:
@@ -147,14 +162,41 @@ def apply_stage(config: ASRConfig, settings: ModelSettings) -> None:
         taken += ["use_lora", "lora_rank", "lora_alpha", "lora_target_modules", "lora_dropout"]
     if not config.encoder_lora_rank:
         taken += ["encoder_lora_rank", "encoder_lora_alpha", "encoder_lora_target_modules"]
+    asked = [name for name in ("lora_rank", "lora_alpha", "encoder_lora_rank") if getattr(settings, name)]
+    kept = [
+        f"{name} {getattr(config, name)}" for name in asked if name not in taken and differs(name, config, settings)
+    ]
+    if kept and (settings.use_lora or settings.encoder_lora_rank):
+        warn(f"The checkpoint's LoRA stays as it was made: {', '.join(kept)}.")
     for name in taken:
         setattr(config, name, getattr(settings, name))
-    config.freeze_lora = not (settings.use_lora or settings.encoder_lora_rank)
+    config.freeze_lora, config.freeze_encoder_lora = not settings.use_lora, not settings.encoder_lora_rank
+
+
+def differs(name: str, config: ASRConfig, settings: ModelSettings) -> bool:
+    """Whether a setting is not what the checkpoint has."""
+    return getattr(config, name) != getattr(settings, name)
+
+
+def check_quantizable(config: ASRConfig, settings: ModelSettings) -> None:
+    """A trained language model is float tensors of the checkpoint; there is no 4-bit file of it to load."""
+    if settings.quantization and (config.language_model_tuned or not config.freeze_language_model):
+        raise TinyAudioError(
+            f"{settings.pretrained} holds a language model of its own, trained in full, which model.quantization cannot "
+            "hold; leave model.quantization out."
+        )
 
 
 def checkpoint_path(name: str) -> str:
-    """Where a checkpoint lies: `nano` is the shipped one."""
-    return str(embedded(SHIPPED_MODEL)) if name == SHIPPED_MODEL else name
+    """Where a checkpoint lies: `nano` is the shipped one, and the folder of a run means its best."""
+    return str(embedded(SHIPPED_MODEL)) if name == SHIPPED_MODEL else checkpoint_of(name)
+
+
+def checkpoint_of(name: str) -> str:
+    """The folder of a run means its best checkpoint; every other name means itself."""
+    run = Path(name).expanduser()
+    is_run = (run / BEST / "config.json").is_file() and not (run / "config.json").is_file()
+    return str(run / BEST) if is_run else name
 
 
 def part_sizes(model: ASRModel) -> list[PartSize]:
@@ -174,6 +216,7 @@ def outline(settings: ModelSettings) -> ASRModel:
         config.text_config = _part_config(config.text_model_id)
     else:
         config = ASRConfig.from_pretrained(checkpoint_path(settings.pretrained))
+        check_quantizable(config, settings)
         apply_stage(config, settings)
     if config.audio_config is not None:
         config.audio_config = adapter_for(config.audio_config).encoder_config(config.audio_config)

@@ -61,11 +61,7 @@ def _explained(folder: Path, temporary: Path) -> Iterator[None]:
         shutil.rmtree(temporary, ignore_errors=True)
         kept = latest_checkpoint(folder.parent)
         reason = (getattr(error, "strerror", None) or str(error).splitlines()[0]).rstrip(".")
-        hint = (
-            f"{kept.name} is whole: go on from it with --resume {folder.parent}"
-            if kept
-            else "no checkpoint was written"
-        )
+        hint = f"{kept.name} is whole: go on from it with --resume {folder.parent}" if kept else "try again"
         raise TinyAudioError(f"Could not write {folder} ({reason}); {hint} when there is space again.") from error
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from difflib import get_close_matches
+from math import inf
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -93,7 +94,9 @@ class ModelSettings:
             _at_least(f"model.{name}", getattr(self, name), 1)
         _at_least("model.qformer_window_size", self.qformer_window_size, self.downsample_rate)
         _at_least("model.router_aux_loss_coef", self.router_aux_loss_coef, 0)
-        _at_least("model.lora_rank", self.lora_rank, 1)
+        for name in ("lora_rank", "lora_alpha", "encoder_lora_alpha"):
+            _at_least(f"model.{name}", getattr(self, name), 1)
+        _share("model.lora_dropout", self.lora_dropout)
         _at_least("model.encoder_lora_rank", self.encoder_lora_rank, 0)
         if self.quantization is not None:
             _one_of("model.quantization", self.quantization, QUANTIZATIONS)
@@ -103,6 +106,12 @@ class ModelSettings:
                 f"{self.num_experts}."
             )
         self._check_what_is_trained()
+
+    @property
+    def trains_head_alone(self) -> bool:
+        """Whether projector and language model need not run."""
+        others = self.use_lora or self.encoder_lora_rank or not self.freeze_projector or not self.freeze_language_model
+        return self.ctc_head and not others
 
     def _check_what_is_trained(self) -> None:
         more = self.use_lora or self.encoder_lora_rank or self.ctc_head
@@ -181,8 +190,7 @@ class TrainingSettings:
         ):  # fmt: skip
             _at_least(f"training.{name}", getattr(self, name), 0)
         for name in ("label_smoothing", "audio_token_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise TinyAudioError(f"training.{name} is {getattr(self, name)}; expected 0 to less than 1.")
+            _share(f"training.{name}", getattr(self, name))
         if not 0 <= self.distillation_weight <= 1:
             raise TinyAudioError(f"training.distillation_weight is {self.distillation_weight}; expected 0 to 1.")
         for instruction in self.prompt_variety or ():
@@ -191,7 +199,7 @@ class TrainingSettings:
                     f"training.prompt_variety holds {instruction!r}; expected words, and no <audio>: it stands before them."
                 )
         for name in ("batch_seconds", "num_epochs", "distillation_temperature"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < inf:
                 raise TinyAudioError(f"training.{name} is {getattr(self, name)}; expected more than 0.")
         if self.max_steps is None and self.num_epochs is None:
             raise TinyAudioError("Neither training.max_steps nor training.num_epochs is set; set one of them.")
@@ -208,6 +216,16 @@ class Settings:
     training: TrainingSettings = field(default_factory=TrainingSettings, metadata={"help": "How long and how fast."})
 
     def __post_init__(self) -> None:
+        if self.model.ctc_head and not self.training.ctc_loss_weight:
+            raise TinyAudioError(
+                "training.ctc_loss_weight is 0, so the CTC head would learn nothing; expected more than 0."
+            )
+        if self.model.trains_head_alone:
+            for name in ("distillation_weight", "label_smoothing", "audio_token_dropout", "prompt_variety"):
+                if getattr(self.training, name):
+                    raise TinyAudioError(
+                        f"training.{name} has no effect where the CTC head alone is trained; leave it out."
+                    )
         if self.training.distillation_weight and not self.model.freeze_language_model:
             raise TinyAudioError(
                 f"training.distillation_weight is {self.training.distillation_weight} with model.freeze_language_model=false; "
@@ -292,6 +310,11 @@ def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise TinyAudioError(f"{name} is {value!r}; expected one of: {', '.join(choices)}.{hint}")
 
 
+def _share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise TinyAudioError(f"{name} is {value}; expected 0 to less than 1.")
+
+
 def _at_least(name: str, value: float | None, least: float) -> None:
-    if value is not None and value < least:
+    if value is not None and not least <= value < inf:
         raise TinyAudioError(f"{name} is {value}; expected at least {least}.")
