@@ -22,6 +22,7 @@ from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model, part_sizes
 from tiny_audio.training.checkpoints import checkpoints, find_resume, truncate_log, write_whole
 from tiny_audio.training.initialization import match_embedding_scale
+from tiny_audio.training.run import settings_to_resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -211,6 +212,15 @@ def test_overfits_ten_clips_with_the_language_model(settings_of, tmp_path):
 
 
 # ---- resuming
+
+
+@pytest.mark.parametrize("text", [b"\x89PNG", b"- a list", b"model: [", b"model: {}"])
+def test_damaged_settings_of_a_run_are_one_line(settings_of, tmp_path, text):
+    train(settings_of(tmp_path, "training.max_steps=1"))
+    (tmp_path / "settings.yaml").write_bytes(text)
+    with pytest.raises(TinyAudioError, match="settings.yaml is damaged; expected"):
+        settings_to_resume(str(tmp_path))
+
 
 RESUME = ("training.max_steps=24", "training.save_steps=3", "training.eval_steps=8", "training.save_total_limit=null")
 

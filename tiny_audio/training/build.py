@@ -32,6 +32,10 @@ from .schema import ModelSettings
 PARTS = ("encoder", "projector", "language_model", "ctc_head")
 SHIPPED_MODEL = "nano"
 LORA_TARGETS = ["q_proj", "v_proj"]
+LORA_OPTIONS = {
+    "use_lora": ("lora_rank", "lora_alpha", "lora_target_modules", "lora_dropout"),
+    "encoder_lora_rank": ("encoder_lora_alpha", "encoder_lora_target_modules"),
+}
 OF_THE_LOADING = ("pretrained", "attn_implementation", "quantization", "ctc_head")  # settings that no checkpoint holds
 
 
@@ -156,26 +160,20 @@ def asr_config(settings: ModelSettings) -> ASRConfig:
 
 
 def apply_stage(config: ASRConfig, settings: ModelSettings) -> None:
-    """Of a loaded checkpoint, the settings decide what is trained from now on; LoRA that it has stays as it is made."""
-    taken = ["freeze_projector", "freeze_language_model"]
-    if not config.use_lora:
-        taken += ["use_lora", "lora_rank", "lora_alpha", "lora_target_modules", "lora_dropout"]
-    if not config.encoder_lora_rank:
-        taken += ["encoder_lora_rank", "encoder_lora_alpha", "encoder_lora_target_modules"]
-    asked = [name for name in ("lora_rank", "lora_alpha", "encoder_lora_rank") if getattr(settings, name)]
-    kept = [
-        f"{name} {getattr(config, name)}" for name in asked if name not in taken and differs(name, config, settings)
-    ]
-    if kept and (settings.use_lora or settings.encoder_lora_rank):
-        warn(f"The checkpoint's LoRA stays as it was made: {', '.join(kept)}.")
-    for name in taken:
-        setattr(config, name, getattr(settings, name))
+    """Of a loaded checkpoint, the settings decide what is trained from now on; LoRA that it has stays as it was made."""
+    config.freeze_projector, config.freeze_language_model = settings.freeze_projector, settings.freeze_language_model
     config.freeze_lora, config.freeze_encoder_lora = not settings.use_lora, not settings.encoder_lora_rank
-
-
-def differs(name: str, config: ASRConfig, settings: ModelSettings) -> bool:
-    """Whether a setting is not what the checkpoint has."""
-    return getattr(config, name) != getattr(settings, name)
+    for asked, options in LORA_OPTIONS.items():
+        names = (asked, *options)
+        if not getattr(config, asked):
+            for name in names:
+                setattr(config, name, getattr(settings, name))
+        elif getattr(settings, asked):
+            kept = [
+                f"{name} {getattr(config, name)}" for name in names if getattr(config, name) != getattr(settings, name)
+            ]
+            if kept:
+                warn(f"The checkpoint's LoRA stays as it was made: {', '.join(kept)}.")
 
 
 def check_quantizable(config: ASRConfig, settings: ModelSettings) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from transformers import TrainerCallback, set_seed
+from yaml import YAMLError
 
 from tiny_audio.console import say, table, warn
 from tiny_audio.data import Corpus, Skipped, open_corpus
@@ -27,7 +29,7 @@ from .ctc import leaves_head_behind
 from .feed import ClipFeed, Feed, StreamFeed
 from .initialization import match_embedding_scale
 from .progress import ShowProgress, training_bar
-from .schema import Settings, to_settings, to_tree
+from .schema import SECTIONS, Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
 from .validation import Validation
 
@@ -136,8 +138,19 @@ def settings_to_resume(
     file = checkpoint.parent / SETTINGS_FILE
     if not file.is_file():
         return compose(None, overrides, data=data, output_dir=checkpoint.parent), checkpoint
-    tree: Any = OmegaConf.to_container(OmegaConf.load(file))
+    tree = _saved_settings(file)
     return to_settings(overridden(tree, overrides, data=data)), checkpoint
+
+
+def _saved_settings(file: Path) -> dict[str, Any]:
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(file))
+        return {**tree, **{section: dict(tree[section]) for section in SECTIONS}}
+    except (ValueError, TypeError, KeyError, YAMLError, OmegaConfBaseException) as error:
+        raise TinyAudioError(
+            f"{file} is damaged; expected the settings that the run began with: begin anew with model.pretrained="
+            f"{quote(str(file.parent))}."
+        ) from error
 
 
 def run_folder(settings: Settings, resume: str | None) -> tuple[Path, Path | None]:
@@ -164,11 +177,11 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
     file = checkpoint.parent / SETTINGS_FILE
     if not file.is_file():
         return
-    before, now = OmegaConf.to_container(OmegaConf.load(file)), to_tree(settings)
+    before, now = _saved_settings(file), to_tree(settings)
     changed = {
         f"{section}.{key}": (old, now[section].get(key))
         for section in ("model", "data", "training")
-        for key, old in before[section].items()  # type: ignore[index]
+        for key, old in before[section].items()
         if now[section].get(key) != old
     }
     fixed = {f"training.{name}" for name in FIXED_TRAINING}
