@@ -32,7 +32,8 @@ def merge_checkpoint(checkpoint: str, folder: Path) -> Merged:
         folder: new; nothing is overwritten.
 
     Raises:
-        TinyAudioError: the checkpoint has no LoRA, or one that cannot be merged, or the folder is not new or not writable. ValueError, OSError: it cannot be loaded.
+        TinyAudioError: the checkpoint has no LoRA, or one that cannot be merged; the folder is not new, or cannot be
+            written. ValueError, OSError: the checkpoint cannot be loaded.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise TinyAudioError(f"{folder} is there already; name a new folder for the merged checkpoint.")
@@ -45,7 +46,8 @@ def merge_checkpoint(checkpoint: str, folder: Path) -> Merged:
     model.config.update(
         {"use_lora": False, "encoder_lora_rank": 0, "language_model_tuned": False, "freeze_language_model": True}
     )
-    model.to(getattr(torch, model.config.model_dtype))
+    for part in (model.encoder.encoder, model.language_model):  # projector and CTC head stay as exact as they are
+        part.to(getattr(torch, model.config.model_dtype))
     model.sources = ()  # the parts are written as they are now
     write_whole(folder, lambda draft: model.save_pretrained(draft, self_contained=True))
     return Merged(folder, layers)
