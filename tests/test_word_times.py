@@ -310,6 +310,8 @@ def test_an_encoder_fine_tuned_for_ctc_brings_its_head(hubert, tiny_parts, tmp_p
     assert model.config.ctc_vocabulary[:3] == ["<pad>", "A", "B"] and not model.ctc_head.weight.requires_grad
     alone = compose(None, [*overrides, "model.freeze_projector=true"], output_dir=tmp_path).model
     assert build_model(alone).ctc_head.weight.requires_grad  # where nothing else is trained
+    inner = compose(None, [*overrides, "model.encoder_layer=1"], output_dir=tmp_path).model
+    assert build_model(inner).config.ctc_vocabulary == CHARACTERS  # theirs was made for the last layer
     assert [size.total for size in part_sizes(model)] == [size.total for size in part_sizes(outline(settings.model))]
     inputs = model.processor(np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32))
     frames, lengths = model.encoder(inputs["input_values"], inputs["audio_attention_mask"].sum(-1))
