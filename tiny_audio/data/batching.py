@@ -108,6 +108,7 @@ class SecondsBatchSampler:
 def padding_ratio(durations: Sequence[float] | np.ndarray, batches: Sequence[Sequence[int]]) -> float:
     """Padded seconds / all seconds, when each batch is padded to its longest clip."""
     seconds = np.asarray(durations, dtype=np.float64)
-    padded = sum(float(seconds[batch].max()) * len(batch) for batch in batches)
-    audio = sum(float(seconds[batch].sum()) for batch in batches)
+    clips = [seconds[np.asarray(batch)] for batch in batches]
+    padded = sum(float(batch.max()) * len(batch) for batch in clips)
+    audio = sum(float(batch.sum()) for batch in clips)
     return 1.0 - audio / padded if padded else 0.0

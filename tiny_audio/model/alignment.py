@@ -73,7 +73,7 @@ def _emissions(scores: np.ndarray, classes: np.ndarray, vocabulary: Sequence[str
     gaps = [index for index, character in enumerate(vocabulary) if index == 0 or character in SEPARATORS]
     best = scores.max(1, keepdims=True) - 0.5  # a frame costs: neighbours' own frames and silence are not worth it
     emissions = np.empty((len(scores), 2 * len(classes) + 1), np.float32)
-    emissions[:, ::2] = np.logaddexp.reduce(scores[:, gaps], axis=1)[:, None]
+    emissions[:, ::2] = np.logaddexp.reduce(scores[:, gaps], axis=1)[:, None]  # type: ignore[call-overload]
     emissions[:, 1::2] = np.concatenate([scores, best], axis=1)[:, classes]
     return emissions
 
