@@ -54,6 +54,17 @@ ENCODERS = {
     "parakeet-encoder": ("ParakeetEncoder", FAST_CONFORMER, ""),
 }
 
+# every projector, and every variant of one, by the keys of its config
+PROJECTORS: dict[str, dict] = {
+    "mlp-norm": {},
+    "mlp-relu": {"projector_variant": "relu", "projector_pool_stride": 5},
+    "mlp-glm": {"projector_variant": "glm"},
+    "swiglu": {"projector_type": "swiglu", "projector_pool_stride": 5},
+    "mosa": {"projector_type": "mosa"},
+    "moe": {"projector_type": "moe"},
+    "qformer": {"projector_type": "qformer"},
+}
+
 
 def encoder_family(name: str):
     """The larger checkpoint of a family, of random weights."""

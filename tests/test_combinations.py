@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from data_helpers import wav_bytes, write_csv
-from miniatures import DECODERS, ENCODERS, encoder_family, extractor_of, save_decoder_family
+from miniatures import DECODERS, ENCODERS, PROJECTORS, encoder_family, extractor_of, save_decoder_family
 from peft import PeftModel
 from safetensors.torch import load_file
 from training_helpers import log_of, weights_of
@@ -41,15 +41,6 @@ DECODER_OF = {
     "Qwen/Qwen3-8B": "qwen3-8b",
     "HuggingFaceTB/SmolLM3-3B-Base": "smollm3-base",
     "nano/decoder": "qwen3",
-}
-PROJECTORS = {
-    "mlp-norm": {},
-    "mlp-relu": {"projector_variant": "relu", "projector_pool_stride": 5},
-    "mlp-glm": {"projector_variant": "glm"},
-    "swiglu": {"projector_type": "swiglu", "projector_pool_stride": 5},
-    "mosa": {"projector_type": "mosa"},
-    "moe": {"projector_type": "moe"},
-    "qformer": {"projector_type": "qformer"},
 }
 SMALL = {"projector_hidden_dim": 32, "qformer_hidden_size": 16, "qformer_num_heads": 2, "qformer_intermediate_size": 32}
 SHORT = {

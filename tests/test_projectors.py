@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from miniatures import PROJECTORS
 from torch.nn import functional as F
 from transformers import AutoConfig, GlmAsrConfig, GlmAsrForConditionalGeneration, GraniteSpeechConfig
 
@@ -19,15 +20,7 @@ from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model
 from tiny_audio.training.initialization import match_embedding_scale
 
-KINDS = {
-    "mlp-norm": {},
-    "mlp-relu": {"projector_variant": "relu", "projector_pool_stride": 5},
-    "mlp-glm": {"projector_variant": "glm"},
-    "swiglu": {"projector_type": "swiglu", "projector_pool_stride": 5},
-    "mosa": {"projector_type": "mosa"},
-    "moe": {"projector_type": "moe"},
-    "qformer": {"projector_type": "qformer", "qformer_num_heads": 4},
-}
+KINDS = {**PROJECTORS, "qformer": {**PROJECTORS["qformer"], "qformer_num_heads": 4}}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 DOCS = Path(__file__).parents[1] / "docs" / "projectors.md"
 
