@@ -114,7 +114,7 @@ def scales(clips: int = 8) -> str:
         torch.manual_seed(0)
         model = build_model(compose("quickstart", overrides).model).eval()
         measured_by, inputs = model.processor(others), model.processor(waveforms)
-        match_embedding_scale(model, (measured_by["input_features"], measured_by["audio_attention_mask"]))
+        match_embedding_scale(model, lambda by=measured_by: (by["input_features"], by["audio_attention_mask"]))
         with torch.no_grad():
             audio, counts = model.encode_audio(inputs["input_features"], inputs["audio_attention_mask"])
         tokens = torch.cat([row[:count] for row, count in zip(audio, counts.tolist(), strict=True)])

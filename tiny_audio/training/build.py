@@ -67,8 +67,9 @@ def build_model(settings: ModelSettings) -> ASRModel:
         path = checkpoint_path(settings.pretrained)
         check_quantizable(ASRConfig.from_pretrained(path), settings)
         model = ASRModel.from_pretrained(path, dtype=settings.model_dtype, **options)
-        hold_trained_in_float32(model)
-        load_trained_tensors(model, path)  # again, since the precision of the frozen parts has rounded them
+        if settings.model_dtype != "float32":  # the precision of the frozen parts has rounded what was trained before
+            hold_trained_in_float32(model)
+            load_trained_tensors(model, path)
         apply_stage(model.config, settings)
     add_lora(model)
     model.freeze()

@@ -90,7 +90,7 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     check_unfinished(checkpoint, feed.steps)
     validation = Validation(settings.data, processor, settings.training.batch_seconds)
     if settings.model.pretrained is None and checkpoint is None:
-        match_embedding_scale(model, validation.speech())
+        match_embedding_scale(model, validation.speech)
     announce(model, feed, validation, folder)
     begin(settings, folder, feed)
     started = time.monotonic()
