@@ -15,8 +15,8 @@ import pytest
 
 from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.evaluation.recognizers import choose_provider, open_recognizer
-from tiny_audio.evaluation.recognizers.source import ModelSource
+from tiny_audio.evaluation.providers import choose_provider, open_provider
+from tiny_audio.evaluation.providers.base import Hypothesis
 from tiny_audio.evaluation.results import ClipResult, Metrics, ResultsFolder, read_results, worst_first
 from tiny_audio.evaluation.run import evaluate
 from tiny_audio.evaluation.settings import EvalSettings
@@ -83,12 +83,12 @@ class Counting:
     """A recogniser that remembers the clips it was given after the warm-up."""
 
     def __init__(self, settings: EvalSettings, poison: float | None = None) -> None:
-        self.inner = open_recognizer(settings)
+        self.inner = open_provider(settings)
         self.device, self.decoding = self.inner.device, self.inner.decoding
         self.batches: list[int] = []
         self.poison = poison  # a clip of so many seconds cannot be decoded
 
-    def transcribe(self, batch: list[np.ndarray]) -> list[str]:
+    def transcribe(self, batch: list[np.ndarray]) -> list[Hypothesis]:
         self.batches.append(len(batch))
         if any(len(clip) == self.poison for clip in batch):
             raise RuntimeError("this clip breaks the model")
@@ -150,9 +150,9 @@ def test_killed_and_resumed(talker: Path, corpus: Path, whole: Metrics, tmp_path
         file.write(b'{"id": "clip-0')  # a line that was being written
 
     settings = settings_for(talker, corpus, tmp_path, batch_size=2)
-    recognizer = Counting(settings)
-    resumed = evaluate(settings, lambda _: recognizer)
-    assert sum(recognizer.batches[1:]) == 42 - done  # the first was the warm-up
+    provider = Counting(settings)
+    resumed = evaluate(settings, lambda _: provider)
+    assert sum(provider.batches[1:]) == 42 - done  # the first was the warm-up
     assert len(read_results(tmp_path)) == results.read_bytes().count(b"\n") == 42
     assert texts_of(tmp_path) == texts_of(whole.folder)
     for name in ("wer", "wer_interval", "cer", "substitutions", "deletions", "insertions", "num_samples", "num_failed"):
@@ -247,7 +247,7 @@ def test_a_model_that_fails_on_everything_stops_early(talker: Path, corpus: Path
     class Broken:
         device, decoding = "cpu", {}
 
-        def transcribe(self, batch: list[np.ndarray]) -> list[str]:
+        def transcribe(self, batch: list[np.ndarray]) -> list[Hypothesis]:
             raise RuntimeError("out of luck")
 
     with pytest.raises(TinyAudioError, match="first 20 clips.*out of luck"):
@@ -429,8 +429,9 @@ def wav2vec2(request, tmp_path_factory) -> Path:
 
 def test_the_provider_chooses_itself(talker: Path, whisper: Path) -> None:
     for model, provider in ((talker, "local"), (whisper, "huggingface")):
-        assert choose_provider(EvalSettings(), ModelSource.of(str(model))) == provider
-    assert choose_provider(EvalSettings(provider="huggingface"), ModelSource.of(str(talker))) == "huggingface"
+        assert choose_provider(EvalSettings(model=str(model))) == provider
+    assert choose_provider(EvalSettings(provider="tiny-audio")) == "local"
+    assert choose_provider(EvalSettings(model=str(talker), provider="huggingface")) == "huggingface"
 
 
 def _measured_in_any_batch(model: Path, corpus: Path, tmp_path: Path, **options) -> dict[str, str | None]:

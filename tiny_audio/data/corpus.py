@@ -13,6 +13,8 @@ from .durations import SAMPLING_RATE, probe_duration, probe_durations
 from .layout import AUDIO_SUFFIXES
 from .records import Records, audio_path
 
+METADATA_TYPES: dict[str, Any] = {"words": list, "turns": list}  # times of words, turns of speakers; others are scalars
+
 
 @dataclass
 class Row:
@@ -132,7 +134,7 @@ class RowReader:
 
     def _is_metadata(self, name: str, value: Any) -> bool:
         used = (self.columns.audio, self.columns.text, self.columns.id, self.columns.duration, self.columns.offset)
-        return name not in used and isinstance(value, str | int | float | bool)
+        return name not in used and isinstance(value, METADATA_TYPES.get(name, str | int | float | bool))
 
 
 def _text(value: Any) -> str:

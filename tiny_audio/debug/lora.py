@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tiny_audio.console import warn
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.evaluation.recognizers.source import ModelSource, offline_if_unreachable
+from tiny_audio.evaluation.providers.source import ModelSource, offline_if_unreachable
 from tiny_audio.model.lora import ADAPTER, CONFIG_FILE, ENCODER_ADAPTER, TENSORS_FILE, base_name, find_adapter_file
 from tiny_audio.training.build import checkpoint_of
 

@@ -1,4 +1,4 @@
-"""Evaluation: recognisers, scores, the results folder, the run and its report."""
+"""Evaluation: providers, scores, the results folder, the run and its report."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 def evaluate_datasets(settings: "EvalSettings", datasets: Sequence[str]) -> "list[Metrics]":
     """Measure one model, loaded once, on several datasets, and print one report."""
-    from tiny_audio.evaluation.recognizers import open_recognizer
+    from tiny_audio.evaluation.providers import open_provider
     from tiny_audio.evaluation.report import print_report
     from tiny_audio.evaluation.run import evaluate, slug
 
-    opened = cache(lambda: open_recognizer(settings))
+    opened = cache(lambda: open_provider(settings))
     evaluations = []
     for dataset in datasets:
         run = replace(settings, dataset=dataset)

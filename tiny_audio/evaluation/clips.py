@@ -6,17 +6,18 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tiny_audio.data.config import DataConfig
-from tiny_audio.data.corpus import Corpus, Row, load_row
+from tiny_audio.data.corpus import Example, Row, load_row
 from tiny_audio.data.sources import open_corpus
 from tiny_audio.data.streaming import stream_corpus
+from tiny_audio.evaluation.noise import estimate_snr
 from tiny_audio.evaluation.settings import EvalSettings
 
 STREAM_BATCHES = 16  # a stream is sorted by length within so many batches
@@ -27,11 +28,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip that is still to be decoded; `load` returns float32 (samples,) at 16 kHz or raises."""
+    """A clip that is still to be decoded; `load` returns it with its samples, or raises."""
 
     id: str
     reference: str
-    load: Callable[[], np.ndarray]
+    load: Callable[[], Example]
+    audio: str | None = None  # its file, where it has one of its own
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,10 @@ class LoadedClip:
     """A clip with its samples, or with why there are none."""
 
     clip: Clip
-    waveform: np.ndarray | None
+    waveform: np.ndarray | None  # float32 (samples,) at 16 kHz
     error: str | None = None
+    snr: float | None = None  # dB
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def _mapped(config: DataConfig, settings: EvalSettings) -> EvalSet:
 
     def batches() -> Iterator[list[Clip]]:
         order = np.argsort(-np.nan_to_num(corpus.durations, nan=-1.0), kind="stable")
-        clips = (Clip(ids[i], texts[i], partial(_waveform_at, corpus, i)) for i in order.tolist())
+        clips = (Clip(ids[i], texts[i], partial(corpus.load, i), corpus.audio_path(i)) for i in order.tolist())
         return _batched(clips, settings.batch_size)
 
     digest = hashlib.sha256("\0".join([*ids, *texts]).encode("utf-8", "backslashreplace"))
@@ -91,7 +95,7 @@ def _streamed(config: DataConfig, settings: EvalSettings) -> EvalSet:
         names = _unique_names()
         for buffer in _batched(rows, STREAM_BATCHES * settings.batch_size):
             longest_first = sorted(buffer, key=_length, reverse=True)
-            clips = [Clip(names(row.id), row.text, partial(_waveform_of, row)) for row in longest_first]
+            clips = [Clip(names(row.id), row.text, partial(load_row, row)) for row in longest_first]
             yield from _batched(clips, settings.batch_size)
 
     return EvalSet(None, None, batches)
@@ -112,14 +116,6 @@ def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     items = iter(items)
     while batch := list(islice(items, size)):
         yield batch
-
-
-def _waveform_at(corpus: Corpus, index: int) -> np.ndarray:
-    return corpus.load(index).waveform
-
-
-def _waveform_of(row: Row) -> np.ndarray:
-    return load_row(row).waveform
 
 
 def _length(row: Row) -> float:
@@ -148,6 +144,7 @@ def load_ahead(batches: Iterable[list[Clip]]) -> Generator[list[LoadedClip], Non
 
 def _load(clip: Clip) -> LoadedClip:
     try:
-        return LoadedClip(clip, clip.load())
+        example = clip.load()
+        return LoadedClip(clip, example.waveform, snr=estimate_snr(example.waveform), metadata=example.metadata)
     except Exception as error:  # noqa: BLE001 - one bad clip is counted and listed, whatever its decoder raises
         return LoadedClip(clip, None, f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import sys
 
 from tiny_audio.errors import TinyAudioError
 
@@ -53,3 +54,17 @@ def hardware(device: str) -> dict[str, str | int]:
     if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
+
+
+def peak_memory_bytes(device: str) -> int | None:
+    """The most memory held so far: allocated on a CUDA device, else resident in this process; None on Windows."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

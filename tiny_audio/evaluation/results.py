@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Self
 
 from tiny_audio.errors import TinyAudioError
 
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk_id")
 RESULTS, METRICS, SUMMARY, SETTINGS = "results.jsonl", "metrics.json", "results.txt", "settings.json"
 
 
@@ -34,6 +35,21 @@ class ClipResult:
     reference_words: int | None = None
     reference_characters: int | None = None
     character_errors: int | None = None
+    normalized_reference: str | None = None  # both sides as they were scored, so that no analysis normalises again
+    normalized_prediction: str | None = None
+    latency: float | None = None  # seconds from asking to the whole text
+    first_token: float | None = None  # seconds from asking to the first piece of text
+    snr: float | None = None  # dB, estimated from the samples
+    audio: str | None = None  # the clip's file, where it has one of its own
+    metadata: dict[str, Any] = field(default_factory=dict)  # the dataset's other columns: speaker, accent …
+    words: list[dict[str, Any]] | None = None  # of the prediction: text, start, end (seconds), speaker
+    reference_times: list[dict[str, Any]] | None = None  # the same of the reference: the dataset's column `words`
+    reference_turns: list[dict[str, Any]] | None = None  # speaker, start, end (seconds): the dataset's column `turns`
+
+    @property
+    def speaker(self) -> str | None:
+        """Who speaks, by the first of the usual column names that the dataset has."""
+        return next((str(self.metadata[name]) for name in SPEAKER_COLUMNS if name in self.metadata), None)
 
     @property
     def failed(self) -> bool:
@@ -72,6 +88,21 @@ class Metrics:
     versions: dict[str, str]
     hardware: dict[str, Any]
     date: str
+    sentence_error_rate: float | None = None  # share of clips with any error
+    mer: float | None = None  # match error rate
+    wil: float | None = None  # word information lost
+    wer_interval_by_speaker: tuple[float, float] | None = None  # 95 %, bootstrap over speakers, where there are enough
+    empty_references: dict[str, int] = field(default_factory=dict)  # clips, and the words invented on them (insertions)
+    latency: dict[str, float] = field(default_factory=dict)  # seconds: p50, p90, p95, p99
+    first_token: dict[str, float] = field(default_factory=dict)  # seconds: the same, where the text came in pieces
+    seconds: dict[str, float] = field(
+        default_factory=dict
+    )  # of the last run's loop: total, model, audio (waited for), other
+    peak_memory_bytes: int | None = None  # of the process on a CPU, of the GPU's allocations on CUDA
+    cost_usd: float | None = None  # audio minutes x configured price
+    word_time_error: dict[str, Any] = field(default_factory=dict)  # seconds between matched words' times
+    diarization: dict[str, Any] = field(default_factory=dict)  # diarization error rate and its parts
+    comparable: str = ""  # whether the figure compares with the leaderboard's, or why not
     folder: Path = field(default=Path(), compare=False)  # where it lies; not written
 
     @classmethod

@@ -26,6 +26,15 @@ class ClipScore:
         return self.substitutions + self.deletions + self.insertions
 
     @property
+    def hits(self) -> int:
+        """Reference words that were recognised."""
+        return self.words - self.substitutions - self.deletions
+
+    @property
+    def hypothesis_words(self) -> int:
+        return self.hits + self.substitutions + self.insertions
+
+    @property
     def wer(self) -> float:
         """Word error rate as a fraction; words invented on an empty reference count one whole error each."""
         return error_rate(self.errors, self.words)
@@ -66,9 +75,47 @@ class Scores:
             sum(clip.character_errors for clip in self.clips), sum(clip.characters for clip in self.clips)
         )
 
-    def wer_interval(self) -> tuple[float, float]:
-        """The 95 % bootstrap interval of `wer` over the clips."""
-        return bootstrap_interval([clip.errors for clip in self.clips], [clip.words for clip in self.clips])
+    @property
+    def sentence_error_rate(self) -> float:
+        """Share of the clips with any word error."""
+        return sum(clip.errors > 0 for clip in self.clips) / len(self.clips)
+
+    @property
+    def mer(self) -> float:
+        """Match error rate: word errors over all aligned positions (Morris et al. 2004); never above 1."""
+        errors = sum(clip.errors for clip in self.clips)
+        return error_rate(errors, errors + self.hits)
+
+    @property
+    def wil(self) -> float:
+        """Word information lost: 1 - hits² / (reference words x hypothesis words) (Morris et al. 2004)."""
+        hypothesis_words = sum(clip.hypothesis_words for clip in self.clips)
+        if not self.words and not hypothesis_words:
+            return 0.0
+        return 1 - self.hits**2 / max(self.words * hypothesis_words, 1)
+
+    @property
+    def hits(self) -> int:
+        """Reference words that were recognised."""
+        return sum(clip.hits for clip in self.clips)
+
+    def wer_interval(self, groups: Sequence[str] | None = None) -> tuple[float, float]:
+        """The 95 % bootstrap interval of `wer`.
+
+        Args:
+            groups: of each clip its speaker; whole groups are then drawn, since clips of a speaker fail alike.
+        """
+        errors, words = [clip.errors for clip in self.clips], [clip.words for clip in self.clips]
+        if groups is not None:
+            errors, words = _summed(errors, groups), _summed(words, groups)
+        return bootstrap_interval(errors, words)
+
+
+def _summed(values: Sequence[int], groups: Sequence[str]) -> list[int]:
+    totals: dict[str, int] = {}
+    for value, group in zip(values, groups, strict=True):
+        totals[group] = totals.get(group, 0) + value
+    return list(totals.values())
 
 
 def error_rate(errors: int, units: int) -> float:
@@ -88,8 +135,13 @@ def score(references: Sequence[str], hypotheses: Sequence[str], normalizer: Call
         raise ValueError(f"Found {len(references)} references and {len(hypotheses)} hypotheses, expected as many.")
     if not references:
         raise ValueError("Nothing to score: expected at least one reference.")
-    pairs = [(_fold(normalizer(r)), _fold(normalizer(h))) for r, h in zip(references, hypotheses, strict=True)]
-    return Scores(tuple(_score_clip(reference, hypothesis) for reference, hypothesis in pairs))
+    pairs = [normalized_pair(r, h, normalizer) for r, h in zip(references, hypotheses, strict=True)]
+    return Scores(tuple(score_pair(reference, hypothesis) for reference, hypothesis in pairs))
+
+
+def normalized_pair(reference: str, hypothesis: str, normalizer: Callable[[str], str]) -> tuple[str, str]:
+    """Both texts as they are compared: normalised, words apart by single spaces."""
+    return " ".join(normalizer(reference).split()), " ".join(normalizer(hypothesis).split())
 
 
 def bootstrap_interval(
@@ -117,11 +169,8 @@ def _rates(errors: np.ndarray, words: np.ndarray) -> np.ndarray:
     return errors.sum(axis=1) / words.sum(axis=1).clip(min=1)
 
 
-def _fold(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _score_clip(reference: str, hypothesis: str) -> ClipScore:
+def score_pair(reference: str, hypothesis: str) -> ClipScore:
+    """Count the errors between two normalised texts."""
     words = jiwer.process_words(reference, hypothesis)
     letters = jiwer.process_characters(reference, hypothesis)
     return ClipScore(

@@ -1,6 +1,6 @@
 """What one evaluation is asked to do: model, dataset, normaliser, decoding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tiny_audio.errors import TinyAudioError
@@ -14,7 +14,9 @@ DIGIT_DATASETS = ("quickstart",)  # shipped corpora whose sentences are numbers 
 class EvalSettings:
     """One model on one dataset. Sizes are counts of clips."""
 
-    model: str = "nano"  # shipped name, checkpoint folder, or Hub id, optionally `owner/name@revision`
+    model: str | None = (
+        None  # shipped name, checkpoint folder, Hub id (`owner/name@revision`), or a service's name of it
+    )
     dataset: str = "quickstart"  # what DataConfig.path takes
     config: str | None = None  # of the dataset
     split: str = "test"
@@ -27,6 +29,16 @@ class EvalSettings:
     normalizer: str | None = None  # None: `basic` for the shipped corpora of digits, else `whisper-en`
     provider: str | None = None  # None: chosen from the checkpoint's config.json
     trust_remote_code: bool = False
+    base_url: str | None = None  # of a service: its API's root; None: the vendor's
+    api_key: str | None = field(default=None, repr=False)  # None: the service's environment variable
+    workers: int = 4  # requests to a service at a time
+    timeout: float = 120.0  # seconds of one request to a service
+    retries: int = 5  # of a request that met 429, 5xx, a time-out or a broken answer
+    price_per_minute: float | None = None  # US dollars a minute of audio; None: of the user's prices.toml, if there
+    word_times: bool = False  # ask for the times of words, and speakers where the provider tells them apart
+    first_token: bool = False  # one clip at a time as a stream of text, to measure when its first piece comes
+    replacements: Path | None = None  # a file of further replacements that both sides go through when scored
+    keep_audio: bool = False  # a copy of each clip in the results folder, for reports
     batch_size: int = 16
     device: str = "auto"
     dtype: str = "auto"  # what the checkpoint says
@@ -35,7 +47,7 @@ class EvalSettings:
     output_dir: Path | None = None  # None: outputs/eval/<model>-<dataset>-<hash of these settings>
 
     def __post_init__(self) -> None:
-        for name in ("max_samples", "batch_size", "num_beams", "max_new_tokens"):
+        for name in ("max_samples", "batch_size", "num_beams", "max_new_tokens", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TinyAudioError(f"{name} is {value}; expected a whole number of at least 1.")

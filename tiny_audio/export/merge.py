@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.evaluation.recognizers.source import ModelSource, offline_if_unreachable
+from tiny_audio.evaluation.providers.source import ModelSource, offline_if_unreachable
 from tiny_audio.model.lora import adapted_parts
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.training.build import checkpoint_of, is_tied

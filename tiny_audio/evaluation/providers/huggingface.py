@@ -9,14 +9,15 @@ from transformers import Pipeline, pipeline
 from tiny_audio.audio.reading import SAMPLING_RATE
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.hardware import pick_device
-from tiny_audio.evaluation.recognizers.source import ModelSource
+from tiny_audio.evaluation.providers.base import Hypothesis
+from tiny_audio.evaluation.providers.source import ModelSource
 from tiny_audio.evaluation.settings import EvalSettings
 
 WINDOW_SECONDS = 30
 SHORTEST_SAMPLES = SAMPLING_RATE // 10  # wav2vec2's convolutions need 25 ms; shorter clips get silence
 
 
-class HuggingFaceRecognizer:
+class HuggingFaceProvider:
     """A transformers pipeline. Clips over 30 s go through the pipeline's own long-form decoding or chunking."""
 
     def __init__(self, settings: EvalSettings, source: ModelSource) -> None:
@@ -30,7 +31,7 @@ class HuggingFaceRecognizer:
                 self.generation["max_new_tokens"] = settings.max_new_tokens
         self.decoding = {**self.generation, "model_batch_size": self.batch_size}
 
-    def transcribe(self, batch: list[np.ndarray]) -> list[str]:
+    def transcribe(self, batch: list[np.ndarray]) -> list[Hypothesis]:
         texts: dict[int, str] = {}
         window = WINDOW_SECONDS * SAMPLING_RATE
         for chosen, options in (
@@ -39,7 +40,7 @@ class HuggingFaceRecognizer:
         ):
             outputs = self._run([batch[i] for i in chosen], options)
             texts.update(zip(chosen, outputs, strict=True))
-        return [texts[i] for i in range(len(batch))]
+        return [Hypothesis(texts[i]) for i in range(len(batch))]
 
     def _run(self, clips: list[np.ndarray], options: dict[str, Any]) -> list[str]:
         if not clips:

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 
 from tiny_audio.evaluation.hardware import pick_device
-from tiny_audio.evaluation.recognizers.source import ModelSource
+from tiny_audio.evaluation.providers.base import Hypothesis
+from tiny_audio.evaluation.providers.source import ModelSource
 from tiny_audio.evaluation.settings import EvalSettings
 from tiny_audio.model.modeling import ASRModel
 
 
-class LocalRecognizer:
+class LocalProvider:
     """An ASRModel."""
 
     def __init__(self, settings: EvalSettings, source: ModelSource) -> None:
@@ -26,5 +27,7 @@ class LocalRecognizer:
         self.generation = {key: value for key, value in given.items() if value is not None}
         self.decoding: dict[str, Any] = {**model.config.generation_defaults(), **self.generation}
 
-    def transcribe(self, batch: list[np.ndarray]) -> list[str]:
-        return self.model.transcribe(batch, batch_size=self.batch_size, **self.generation)
+    def transcribe(self, batch: list[np.ndarray]) -> list[Hypothesis]:
+        return [
+            Hypothesis(text) for text in self.model.transcribe(batch, batch_size=self.batch_size, **self.generation)
+        ]

@@ -1,0 +1,1 @@
+"""Error analysis of evaluations: reads their results folders and nothing else."""
