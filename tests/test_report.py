@@ -1,7 +1,6 @@
 """`ta analysis report`: the page in a real browser: lists, filters, figures, sound, phone, dark, and 10,000 clips."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -34,13 +33,17 @@ SLACK = 4  # CI's machines are slower, and busy
 TEXTS = [
     ("same", "one two three", "one two three", "one two three"),
     ("better", "turn the kitchen lights on", "turn the chicken light on", "turn the kitchen lights on"),
-    ("worse", "call me a taxi", "call me a taxi", "call me taxi right now"),
+    ("worse", "call me a taxi please", "call me a taxi please", "call me taxi please right now"),
     ("script", f"{HOSTILE} &amp; more", f"{HOSTILE} less", HOSTILE),
     ("silence", "", "hello", ""),
     ("refused", "never heard", None, "never heard"),
 ]
 TONE = 2000.0  # Hz
-SOUND = {"same": "tone.wav", "better": "send-a-message-to-jack.ogg", "worse": "what-is-eighty-seven-percent-of-ninety.ogg"}
+SOUND = {
+    "same": "tone.wav",
+    "better": "send-a-message-to-jack.ogg",
+    "worse": "what-is-eighty-seven-percent-of-ninety.ogg",
+}
 
 
 # ---- runs to show
@@ -202,7 +205,12 @@ def test_the_scores(page):
     head = page.locator("#scores th").all_inner_texts()
     first = dict(zip(head, rows[0].locator("td").all_inner_texts(), strict=True))
     assert first["run"] == "A: A" and first["model"] == "<b>A</b>"
-    assert (first["S/D/I"], first["clips"], first["failed"], first["RTFx"]) == ("3/1/1", "6", "1", "100.0")  # as counted by hand
+    assert (first["S/D/I"], first["clips"], first["failed"], first["RTFx"]) == (
+        "3/1/1",
+        "6",
+        "1",
+        "100.0",
+    )  # as counted by hand
     assert re.fullmatch(r"\d+\.\d\d%", first["WER"]) and first["SER"] == "60.00%"
     assert len(rows) == 2
 
@@ -260,7 +268,7 @@ def test_differences_are_marked_word_by_word(page):
     assert len(set(colours)) == 3
 
 
-def test_texts_stay_texts(page):
+def test_texts_stay_texts(page, page_file):
     assert HOSTILE not in page_file.read_text(encoding="utf-8")
     item = page.locator("li", has_text="speaker of script")
     assert item.locator(".reference").inner_text() == f"{HOSTILE} &amp; more"
@@ -397,7 +405,9 @@ def test_a_phone_never_scrolls_sideways(page):
 
 def test_dark_mode(browse, page, page_file):
     dark = browse(page_file, color_scheme="dark")
-    brightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).reduce((a, b) => a + b) / 3"
+    brightness = (
+        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).reduce((a, b) => a + b) / 3"
+    )
     assert page.evaluate(brightness) > 230 and dark.evaluate(brightness) < 50
     assert mean_brightness(page) > mean_brightness(dark) + 100
     # The figures follow while the page is open.
@@ -433,9 +443,12 @@ def test_a_real_evaluation(browse, tmp_path, capsys):
 def many_clips(tmp_path_factory) -> list[Path]:
     """Two runs of CLIPS clips of 20 words, every tenth word wrong; a few hundred different texts."""
     words = [f"{a}{b}{c}" for a in "bdfgklmnprstvz" for b in ("ai", "ee", "oo", "ow", "u") for c in "dklmnprst"]
+
     def texts(i: int, run: int) -> tuple[str, str]:
         reference = [words[(i * 7919 + k * (i % 97 + 1)) % len(words)] for k in range(20)]
-        prediction = [words[(i + k) % len(words)] if (i + k + run) % 10 == 0 else word for k, word in enumerate(reference)]
+        prediction = [
+            words[(i + k) % len(words)] if (i + k + run) % 10 == 0 else word for k, word in enumerate(reference)
+        ]
         return " ".join(reference), " ".join(prediction)  # fmt: skip
 
     root, folders = tmp_path_factory.mktemp("many"), []
@@ -446,14 +459,21 @@ def many_clips(tmp_path_factory) -> list[Path]:
     return folders
 
 
+MEASURED = """
+import sys
+from tiny_audio.cli.main import run
+assert run(sys.argv[1:]) == 0
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+"""
+
+
 def test_ten_thousand_clips(browse, many_clips, tmp_path):
     file = tmp_path / "report.html"
-    command = [sys.executable, "-m", "tiny_audio.cli.main", "analysis", "report", *map(str, many_clips), "-o", str(file)]
+    arguments = ["analysis", "report", *map(str, many_clips), "-o", str(file)]
     started = time.perf_counter()
-    _, status, usage = os.wait4(subprocess.Popen(command).pid, 0)
-    seconds = time.perf_counter() - started
-    assert status == 0
-    assert seconds < 3 * SLACK and usage.ru_maxrss < MAX_MEMORY_KB
+    made = subprocess.run([sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - started < 3 * SLACK
+    assert int(made.stdout) < MAX_MEMORY_KB
     assert file.stat().st_size < MAX_PAGE_BYTES
     started = time.perf_counter()
     page = browse(file)

@@ -49,7 +49,9 @@ def inlined(files: dict[int, Path], clips: Sequence[Takes]) -> dict[int, Sound]:
             chosen[number] = (kind, base64.b64encode(files[number].read_bytes()).decode("ascii"))
     if len(chosen) < len(files):
         megabytes = INLINE_BYTES // 2**20
-        say(f"{len(chosen)} of {len(files)} clips are inside the page, the worst first ({megabytes} MB); the others are links.")
+        say(
+            f"{len(chosen)} of {len(files)} clips are inside the page, the worst first ({megabytes} MB); the others are links."
+        )
     return chosen
 
 

@@ -4,11 +4,10 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-import jiwer
-
+from tiny_audio.analysis.alignment import Alignment, align
+from tiny_audio.analysis.output import interval, percent
 from tiny_audio.analysis.runs import Run
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.evaluation.report import rate_cells
 from tiny_audio.evaluation.results import ClipResult
 
 LETTERS = string.ascii_uppercase  # a run's short name on the page
@@ -34,10 +33,13 @@ def _score_row(letter: str, run: Run) -> list[str]:
     return [
         f"{letter}: {run.folder.resolve().name}",
         metrics.model,
-        str(metrics.dataset.get("path", "")),
+        str(metrics.dataset["path"]),
         metrics.normalizer["name"],
-        *rate_cells(vars(metrics)),
-        "" if wrong is None else f"{wrong:.2%}",
+        percent(metrics.wer),
+        interval(metrics.wer_interval),
+        percent(metrics.cer),
+        f"{metrics.substitutions}/{metrics.deletions}/{metrics.insertions}",
+        "" if wrong is None else percent(wrong),
         f"{metrics.rtfx:.1f}",
         str(metrics.num_samples),
         str(metrics.num_failed),
@@ -94,18 +96,12 @@ def _take(take: ClipResult, scored: str | None, alignments: dict[int, str]) -> d
 def _alignments(takes: Sequence[ClipResult]) -> dict[int, str]:
     """Of each wrong take, by `id(take)`, its runs of equal, substituted, deleted and inserted words, as `e5s1d2`."""
     wrong = [take for take in takes if take.word_errors]
-    if not wrong:
-        return {}
-    aligned = jiwer.process_words(
-        [take.normalized_reference or "" for take in wrong], [take.normalized_prediction or "" for take in wrong]
-    )
-    texts = ("".join(map(_chunk, chunks)) for chunks in aligned.alignments)
-    return {id(take): text for take, text in zip(wrong, texts, strict=True)}
+    return {id(take): _short(alignment) for take, alignment in zip(wrong, align(wrong), strict=True)}
 
 
-def _chunk(chunk: jiwer.AlignmentChunk) -> str:
-    words = max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
-    return f"{chunk.type[0]}{words}"
+def _short(alignment: Alignment) -> str:
+    words = (max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx) for c in alignment.chunks)
+    return "".join(f"{chunk.type[0]}{count}" for chunk, count in zip(alignment.chunks, words, strict=True))
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,9 @@ PICKED = "pick"  # the page's script finds by it the marks whose clips a click s
 
 def histogram(clips: Sequence[Takes], count: int) -> Any:
     """Clips by their WER, a bar a run. `clips` holds what each of `count` runs made of each clip."""
-    drawn = _figure(260, x_range=FactorRange(*BINS), y_axis_type="log", x_axis_label=f"{WER} (up to)", y_axis_label="clips")
+    drawn = _figure(
+        260, x_range=FactorRange(*BINS), y_axis_type="log", x_axis_label=f"{WER} (up to)", y_axis_label="clips"
+    )
     drawn.yaxis.formatter = PrintfTickFormatter(format="%d")
     for run in range(count):
         members = _bins(clips, run)

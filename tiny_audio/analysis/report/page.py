@@ -12,7 +12,7 @@ from typing import Any
 
 from tiny_audio.analysis.report.audio import Sound, audio_files, inlined, link
 from tiny_audio.analysis.report.contents import COLUMNS, LETTERS, Takes, clip_values, score_rows, takes_by_clip
-from tiny_audio.analysis.runs import Run
+from tiny_audio.analysis.runs import Run, labels
 from tiny_audio.analysis.slices import slices_of
 from tiny_audio.errors import require_extra
 from tiny_audio.evaluation.results import write_atomically
@@ -32,21 +32,22 @@ def write_report(runs: Sequence[Run], output: Path, inline_audio: bool = False) 
     """
     require_extra("bokeh", "report")
     clips = takes_by_clip(runs)
+    values = clip_values(clips)
+    files = audio_files(runs, clips)
+    sounds = inlined(files, clips) if inline_audio else {}
+    for number, file in files.items():
+        values[number]["audio"] = link(file, output.parent)
+    for number, (media_type, _) in sounds.items():
+        values[number]["inlined"] = media_type
     report = {
         "columns": COLUMNS,
         "scores": score_rows(runs),
         "letters": LETTERS[: len(runs)],
-        "clips": clip_values(clips),
+        "clips": values,
         "figures": _figures(runs, clips),
     }
-    files = audio_files(runs, clips)
-    sounds = inlined(files, clips) if inline_audio else {}
-    for number, file in files.items():
-        sound = {"audio": link(file, output.parent)}
-        report["clips"][number] |= sound | ({"inlined": sounds[number][0]} if number in sounds else {})
-    names = ", ".join(run.folder.resolve().name for run in runs)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, _page(f"Evaluation: {names}", report, sounds))
+    write_atomically(output, _page(f"Evaluation: {', '.join(labels(runs))}", report, sounds))
     return output
 
 
@@ -84,7 +85,9 @@ def _part(name: str) -> str:
 
 def _packed(text: str) -> str:
     """Compressed, in base64: small, and no text of a clip can be read as HTML."""
-    return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), compresslevel=6, mtime=0)).decode("ascii")
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), compresslevel=6, mtime=0)).decode(
+        "ascii"
+    )
 
 
 def _sound_element(number: int, base64_bytes: str) -> str:
