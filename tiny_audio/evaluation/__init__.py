@@ -26,13 +26,16 @@ def evaluate_all(
     from tiny_audio.evaluation.report import print_comparison, print_report
 
     models = [_with_provider(settings, name) for name in providers] or [settings]
+    if push:
+        from tiny_audio.evaluation.card import push_results, require_card
+
+        for model in models:
+            require_card(model)
     evaluations = []
     for model in models:
         measured = _evaluate_model(model, datasets, several=len(models) > 1)
         print_report(measured)
         if push:
-            from tiny_audio.evaluation.card import push_results
-
             push_results(model, measured)
         evaluations += measured
     if len(models) > 1:
