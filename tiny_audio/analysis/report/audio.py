@@ -20,16 +20,10 @@ def audio_files(runs: Sequence[Run], clips: Sequence[Takes]) -> dict[int, Path]:
     """By the clip's number its file, where one of the runs names one that is there."""
     found = {}
     for number, takes in enumerate(clips):
-        for run, take in zip(runs, takes, strict=True):
-            if take is not None and take.audio is not None and (file := _file(run, take.audio)) is not None:
-                found[number] = file
-                break
+        named = (run.folder / take.audio for run, take in zip(runs, takes, strict=True) if take and take.audio)
+        if file := next(filter(Path.is_file, named), None):
+            found[number] = file
     return found
-
-
-def _file(run: Run, name: str) -> Path | None:
-    """A relative name is of the results folder, or of where `ta eval` ran."""
-    return next((path for path in (run.folder / name, Path(name)) if path.is_file()), None)
 
 
 def link(file: Path, page_folder: Path) -> str:
