@@ -27,7 +27,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)>"
 CLIPS = 10_000
 MAX_PAGE_BYTES, MAX_MEMORY_KB = 5 * 10**6, 500_000
 DESK, PHONE = {"width": 1100, "height": 800}, {"width": 375, "height": 800}
-SLACK = 4  # CI's machines are slower, and busy
+SLACK = 3  # CI's machines are slower, and busy
 
 # id, reference, what A and B made of it
 TEXTS = [
@@ -133,7 +133,7 @@ def browse(chromium):
     opened, complaints, requests = [], [], []
 
     def make(file: Path, **options):
-        page = chromium.new_page(viewport=DESK, bypass_csp=True, **options)
+        page = chromium.new_page(viewport=DESK, **options)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append("a text ran as a script"))
@@ -276,6 +276,12 @@ def test_texts_stay_texts(page, page_file):
     assert HOSTILE in page.locator("li", has_text="speaker of refused").locator(".failure").inner_text()
 
 
+def test_the_page_may_ask_nobody(page_file):
+    html = page_file.read_text(encoding="utf-8")
+    assert "default-src 'none'" in html
+    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", html)
+
+
 def test_raw_texts_and_metadata_are_one_click_away(page):
     item = page.locator("li", has_text="speaker of better")
     item.locator("summary").click()
@@ -287,24 +293,23 @@ def test_raw_texts_and_metadata_are_one_click_away(page):
 # ---- figures
 
 
-def click_mark(page, figure: str, position: str) -> None:
-    """Click where the figure draws a mark; `position` is a JavaScript pair of its x and y in the figure's units."""
+def click_mark(page, figure: str, x: float, y: float) -> None:
+    """Click where the figure draws a mark, in its own units."""
     page.locator(f"#{figure}").scroll_into_view_if_needed()
     x, y = page.evaluate(
-        """([figure, position]) => {
+        """([figure, x, y]) => {
             const element = document.querySelector(`#${figure} > *`);
             const view = Object.values(window.Bokeh.index.roots ?? window.Bokeh.index).flat().find(root => root.el === element);
             const box = element.getBoundingClientRect();
-            const [x, y] = eval(position);
             return [box.x + view.frame.x_scale.compute(x), box.y + view.frame.y_scale.compute(y)];
         }""",
-        [figure, position],
+        [figure, x, y],
     )
     page.mouse.click(x, y)
 
 
 def test_a_click_on_a_point_shows_its_clip(page):
-    click_mark(page, "scatter", "[40, 0]")
+    click_mark(page, "scatter", 40, 0)
     page.wait_for_function("document.querySelectorAll('#list > li').length === 1")
     assert shown(page) == ["better"]
     assert page.locator("#count").inner_text() == "1 of 6 clips, picked in a figure"
@@ -312,7 +317,7 @@ def test_a_click_on_a_point_shows_its_clip(page):
 
 
 def test_a_click_on_a_bar_shows_its_clips(page):
-    click_mark(page, "histogram", "[4.25, 0.8]")  # in the left half of the bin up to 40 %
+    click_mark(page, "histogram", 4.25, 0.8)  # in the left half of the bin up to 40 %
     page.wait_for_function("document.querySelectorAll('#list > li').length < 6")
     assert shown(page) == ["better", "script"]
 
@@ -460,24 +465,23 @@ def many_clips(tmp_path_factory) -> list[Path]:
 
 
 MEASURED = """
-import sys
+import sys, time
 from tiny_audio.cli.main import run
 assert run(sys.argv[1:]) == 0
-print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+print(time.process_time(), open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
 
 
 def test_ten_thousand_clips(browse, many_clips, tmp_path):
     file = tmp_path / "report.html"
     arguments = ["analysis", "report", *map(str, many_clips), "-o", str(file)]
-    started = time.perf_counter()
     made = subprocess.run([sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - started < 3 * SLACK
-    assert int(made.stdout) < MAX_MEMORY_KB
+    seconds, memory = map(float, made.stdout.split())
+    assert seconds < 3 * SLACK and memory < MAX_MEMORY_KB
     assert file.stat().st_size < MAX_PAGE_BYTES
     started = time.perf_counter()
     page = browse(file)
-    assert time.perf_counter() - started < 2 * SLACK
+    assert time.perf_counter() - started < 3 * SLACK
     assert page.locator("#list > li").count() == 25
     assert page.evaluate(SLOWEST_FILTER) < 100 * SLACK  # ms
     page.click("#next")
