@@ -24,7 +24,7 @@ IMAGES = Path("docs/images")
 RUNS = Path("outputs/screenshots")
 ROWS, COLUMNS = 40, 100  # of the terminal
 TA = [sys.executable, "-m", "tiny_audio.cli.main"]
-DESK, PHONE = {"width": 1100, "height": 1500}, {"width": 375, "height": 1000}
+DESK, PHONE = {"width": 1100, "height": 1300}, {"width": 375, "height": 1000}
 
 
 def printed(command: list[str]) -> str:
@@ -42,7 +42,7 @@ def printed(command: list[str]) -> str:
     os.close(ours)
     if process.wait():
         raise SystemExit(f"Error: {' '.join(command)} failed.")
-    return text.decode()
+    return text.decode().replace("\r\n", "\n")
 
 
 def draw_terminal(command: str, text: str, file: Path) -> None:
@@ -53,16 +53,17 @@ def draw_terminal(command: str, text: str, file: Path) -> None:
     file.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL), encoding="utf-8")
 
 
-def photograph(page_file: Path, file: Path, size: dict[str, int], scheme: str, scroll_to: str = "body") -> None:
-    """The page in a browser, with the spectrogram of its first clip."""
+def photograph(report: Path, file: Path, size: dict[str, int], scheme: str, heard: bool = False) -> None:
+    """The page in a browser; `heard`: from its first clip on, with the spectrogram."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page: Any = browser.new_page(viewport=size, color_scheme=scheme)
-        page.goto(page_file.resolve().as_uri())
+        page.goto(report.resolve().as_uri())
         page.wait_for_selector("body[data-ready]")
-        page.get_by_role("button", name="Spectrogram").first.click()
-        page.wait_for_selector("canvas.spectrum")
-        page.locator(scroll_to).evaluate("element => element.scrollIntoView()")
+        if heard:
+            page.get_by_role("button", name="Spectrogram").first.click()
+            page.wait_for_selector("canvas.spectrum")
+            page.locator("#count").evaluate("element => element.scrollIntoView()")
         page.wait_for_timeout(500)  # the figures are drawn in frames of their own
         page.screenshot(path=file)
         browser.close()
@@ -82,7 +83,7 @@ def main() -> None:
     subprocess.run([*TA, "analysis", "report", *map(str, folders.values()), "-o", report, "--inline-audio"], check=True)
     photograph(report, IMAGES / "report.png", DESK, "light")
     photograph(report, IMAGES / "report-dark.png", DESK, "dark")
-    photograph(report, IMAGES / "report-phone.png", PHONE, "dark", scroll_to="#count")
+    photograph(report, IMAGES / "report-phone.png", PHONE, "dark", heard=True)
     for file in sorted(IMAGES.iterdir()):
         print(f"{file}: {file.stat().st_size // 1000} kB")
 

@@ -9,7 +9,7 @@ from bokeh.plotting import figure
 from bokeh.transform import dodge
 
 from tiny_audio.analysis.report.contents import LETTERS, Takes
-from tiny_audio.analysis.slices import Slice
+from tiny_audio.analysis.slices import MEASURES, Slice
 
 # Read well on white and on black; texts and lines get their colour from page.css.
 PALETTE = ("#4a86e8", "#e8710a", "#1e9e6a", "#c653b8", "#b8860b", "#d4526e", "#5f9ea0", "#8a8a8a")
@@ -71,15 +71,15 @@ def slice_figures(runs: Sequence[Sequence[Slice]]) -> list[Any]:
 
 def _slice_figure(kind: str, runs: Sequence[Sequence[Slice]]) -> Any:
     labels = list(dict.fromkeys(piece.label for slices in runs for piece in slices))
-    height = 100 + 14 * len(labels) * (1 + len(runs))
-    drawn = _figure(height, y_range=FactorRange(*reversed(labels)), title=kind, x_axis_label="WER, %")
+    name, height = MEASURES[kind][0], 80 + 10 * len(labels) * (1 + len(runs))
+    drawn = _figure(height, y_range=FactorRange(*reversed(labels)), x_axis_label="WER, %", y_axis_label=name)
     for run, slices in enumerate(runs):
         width, middle = _share(run, len(runs))
         bars, place = ColumnDataSource(_columns(slices)), dodge("label", -middle, drawn.y_range)
         drawn.hbar(place, width, "wer", source=bars, **_look(run, len(runs)))
         drawn.segment("low", place, "high", place, source=bars, line_color=PALETTE[-1], line_width=2)
     drawn.x_range.start = 0
-    tips = [(kind, "@label"), ("WER, %", "@wer{0.00} (@low{0.00}–@high{0.00})"), ("clips", "@clips")]
+    tips = [(name, "@label"), ("WER, %", "@wer{0.00} (@low{0.00}–@high{0.00})"), ("clips", "@clips")]
     drawn.add_tools(HoverTool(tooltips=tips, renderers=drawn.renderers[::2]))
     return _finished(drawn)
 
