@@ -52,7 +52,9 @@ def entities(run: Run) -> Report:
         Table("kinds", f"{run.title}: names, numbers and dates", COLUMNS, by_kind, whole=True),
         Table("missed", "Missed most", MISSED_COLUMNS, most_missed),
     ]
-    notes = [how] + [f"Left out: {counted(lost, 'part')} that the normaliser writes otherwise in its sentence."] * (lost > 0)
+    notes = [how] + [f"Left out: {counted(lost, 'part')} that the normaliser writes otherwise in its sentence."] * (
+        lost > 0
+    )
     return Report("entities", {"run": str(run.folder), "not_placed": lost}, tables, notes)
 
 
