@@ -440,7 +440,7 @@ def test_history_follows_the_checkpoints_of_a_run(stored, capsys):
     (stored / "runs/x").mkdir(parents=True)
     assert ta(["analysis", "history", "runs/x", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    rows = found["digits test, basic"]
+    rows = found["tables"]["digits test, basic"]
     assert [(row["step"], row["wer"]) for row in rows] == [(500, 0.2), (1000, 0.05), (1500, 0.1), (None, 0.0)]
     assert rows[-1]["model"] == "runs/x/best" and rows[0]["wer_interval"][0] <= 0.2 <= rows[0]["wer_interval"][1]
     assert "the lowest WER is 0.00%, of runs/x/best; after the last step it is 10.00%" in found["findings"][0]
@@ -463,7 +463,7 @@ def test_csv_holds_all_tables_under_one_header(tmp_path):
     assert [row["table"] for row in rows] == ["worst", "worst"] and rows[0]["raw_prediction"] == 'say "no", now'
     assert "\x1b" not in (tmp_path / "made/report.txt").read_text() + (tmp_path / "made/report.md").read_text()
     assert "\\|" in (tmp_path / "made/report.md").read_text()
-    assert json.loads((tmp_path / "made/report.json").read_text())["worst"][1]["raw_prediction"] == "a | \x1b[31m"
+    assert json.loads((tmp_path / "made/report.json").read_text())["tables"]["worst"][1]["raw_prediction"] == "a | \x1b[31m"
 
 
 def test_people_see_ten_rows_and_programs_all(tmp_path, capsys):
@@ -525,7 +525,7 @@ def test_each_command_on_real_results(command, measured, tmp_path, monkeypatch, 
     found = json.loads((tmp_path / "report.json").read_text())
     rows = list(csv.DictReader(io.StringIO((tmp_path / "report.csv").read_text())))
     assert found["analysis"] == command[0] and found["findings"]
-    assert len(rows) == sum(len(v) for v in found.values() if isinstance(v, list) and v and isinstance(v[0], dict))
+    assert len(rows) == sum(map(len, found["tables"].values())) > 0
     assert all(None not in row and None not in row.values() for row in rows)
     assert all(sentence in shown for sentence in found["findings"])
     assert (tmp_path / "report.txt").read_text() == shown

@@ -52,7 +52,7 @@ def open_runs(names: Sequence[str], dataset: str | None = None) -> list[Run]:
     Raises:
         TinyAudioError: no finished evaluation is called so; names the nearest.
     """
-    stored = evaluations()
+    stored = [] if all(map(_is_results_folder, names)) else evaluations()
     matches = [find_evaluations(name, dataset, stored) for name in names]
     chosen = _on_one_dataset(matches)
     for name, found, metrics in zip(names, matches, chosen, strict=True):
@@ -111,9 +111,8 @@ def find_evaluations(name: str, dataset: str | None, stored: Sequence[Metrics]) 
     Raises:
         TinyAudioError: none is called so, or none of these is on the dataset.
     """
-    folder = Path(name).expanduser()
-    if (folder / METRICS).is_file() or (folder / RESULTS).is_file():
-        found = [read_metrics(folder)]
+    if _is_results_folder(name):
+        found = [read_metrics(Path(name).expanduser())]
     else:
         found = next(filter(None, ([m for m in stored if means(name, m)] for means in READINGS)), [])
     if not found:
@@ -123,6 +122,11 @@ def find_evaluations(name: str, dataset: str | None, stored: Sequence[Metrics]) 
         others = ", ".join(sorted({m.dataset_name for m in found}))
         raise TinyAudioError(f"{name} was not evaluated on {dataset}, but on {others}; name one of them.")
     return on_dataset
+
+
+def _is_results_folder(name: str) -> bool:
+    folder = Path(name).expanduser()
+    return (folder / METRICS).is_file() or (folder / RESULTS).is_file()
 
 
 def is_on(metrics: Metrics, dataset: str) -> bool:
