@@ -463,7 +463,10 @@ def test_csv_holds_all_tables_under_one_header(tmp_path):
     assert [row["table"] for row in rows] == ["worst", "worst"] and rows[0]["raw_prediction"] == 'say "no", now'
     assert "\x1b" not in (tmp_path / "made/report.txt").read_text() + (tmp_path / "made/report.md").read_text()
     assert "\\|" in (tmp_path / "made/report.md").read_text()
-    assert json.loads((tmp_path / "made/report.json").read_text())["tables"]["worst"][1]["raw_prediction"] == "a | \x1b[31m"
+    assert (
+        json.loads((tmp_path / "made/report.json").read_text())["tables"]["worst"][1]["raw_prediction"]
+        == "a | \x1b[31m"
+    )
 
 
 def test_people_see_ten_rows_and_programs_all(tmp_path, capsys):
