@@ -20,6 +20,8 @@ SPACY_KINDS = {
     **dict.fromkeys("DATE TIME".split(), "date"),
 }
 SPACY_MODELS = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm", "en_core_web_trf")
+Finder = Callable[[Sequence[str]], Iterator[list[Entity]]]
+
 RECALL = Column("recall", "recall", "{:.1%}".format)
 KIND = Column("kind", "kind", printable)
 COLUMNS = (KIND, Column("occurrences", "in references"), Column("missed", "missed"), RECALL)
@@ -37,14 +39,8 @@ class Occurrence:
 
 def entities(run: Run) -> Report:
     """Recall of names, numbers and dates, and the most missed; an entity with one wrong word is missed."""
-    references = [result.reference for result in run.scored]
-    find, how = _finder(references)
-    normalize = cache(get_normalizer(run.metrics.normalizer["name"]).function)
-    occurrences, lost = [], 0
-    for found, alignment in zip(find(references), align(run.scored), strict=True):
-        placed = list(_placed(found, alignment, normalize))
-        occurrences += placed
-        lost += len(found) - len(placed)
+    find, how = _finder([result.reference for result in run.scored])
+    occurrences, lost = _occurrences(run, find)
     counts = _recalls(occurrences, lambda entity: (entity.kind,))
     by_kind = [next((row for row in counts if row[0] == kind), (kind, 0, 0, None)) for kind in KINDS]
     most_missed = [row for row in _recalls(occurrences, lambda entity: (entity.kind, entity.text)) if row[-2]]
@@ -52,8 +48,22 @@ def entities(run: Run) -> Report:
         Table("kinds", f"{run.title}: names, numbers and dates", COLUMNS, by_kind, whole=True),
         Table("missed", "Missed most", MISSED_COLUMNS, most_missed),
     ]
-    notes = [how] + [f"Left out: {counted(lost, 'part')} that the normaliser writes otherwise in its sentence."] * (lost > 0)
-    return Report("entities", {"run": str(run.folder), "not_placed": lost}, tables, notes)
+    findings = [how]
+    if lost:
+        findings.append(f"Left out: {counted(lost, 'part')} that the normaliser writes otherwise within a sentence.")
+    return Report("entities", {"run": str(run.folder), "left_out": lost}, tables, findings)
+
+
+def _occurrences(run: Run, find: Finder) -> tuple[list[Occurrence], int]:
+    """The entities of all references, and how many could not be placed in the words that were scored."""
+    normalize = cache(get_normalizer(run.metrics.normalizer["name"]).function)
+    occurrences, lost = [], 0
+    references = [result.reference for result in run.scored]
+    for found, alignment in zip(find(references), align(run.scored), strict=True):
+        placed = list(_placed(found, alignment, normalize))
+        occurrences += placed
+        lost += len(found) - len(placed)
+    return occurrences, lost
 
 
 def _recalls(occurrences: Sequence[Occurrence], key: Callable[[Occurrence], tuple]) -> list[tuple]:
@@ -82,8 +92,6 @@ def _find(wanted: list[str], words: list[str], start: int) -> int | None:
 
 
 # ---- how entities are found
-
-Finder = Callable[[Sequence[str]], Iterator[list[Entity]]]
 
 
 def _finder(references: Sequence[str]) -> tuple[Finder, str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tiny_audio.analysis.output import CLIPS, INTERVAL, WER, Column, Report, Table, percent
-from tiny_audio.analysis.runs import evaluations, find_evaluations
+from tiny_audio.analysis.runs import evaluations, find_evaluations, is_on
 from tiny_audio.console import printable
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import EVALUATIONS, METRICS, Metrics
@@ -46,7 +46,7 @@ def _evaluations_of(name: str, dataset: str | None) -> list[Metrics]:
     if not folder.is_dir() or (folder / METRICS).is_file():
         return find_evaluations(name, dataset, evaluations())
     inside = [m for m in evaluations() if Path(m.model).expanduser().resolve().is_relative_to(folder.resolve())]
-    found = {m.folder.resolve(): m for m in [*evaluations(folder), *inside] if dataset in (None, m.dataset["path"])}
+    found = {m.folder.resolve(): m for m in [*evaluations(folder), *inside] if dataset is None or is_on(m, dataset)}
     if not found:
         raise TinyAudioError(
             f"No evaluation of a model in {folder} lies in {EVALUATIONS}; run `ta eval -m CHECKPOINT`."
@@ -65,9 +65,10 @@ def _newest(found: Iterable[Metrics]) -> list[Metrics]:
 def _dataset(metrics: Metrics) -> str:
     """What two evaluations must share to stand in one table."""
     parts = [metrics.dataset.get(key) for key in ("path", "config", "split")]
+    name = metrics.dataset.get("benchmark") or " ".join(str(part) for part in parts if part)
     sample = metrics.dataset.get("max_samples")
     clips = [f"{sample} clips"] if sample else []
-    return ", ".join([" ".join(str(part) for part in parts if part), metrics.normalizer["name"], *clips])
+    return ", ".join([name, metrics.normalizer["name"], *clips])
 
 
 def _step(metrics: Metrics) -> int | None:

@@ -171,9 +171,9 @@ def as_markdown(report: Report, limit: int | None = None) -> str:
 
 
 def as_json(report: Report, limit: int | None = None) -> str:
-    """One object: the facts, each table as a list of objects, and the findings."""
+    """One object: the facts, under `tables` each table as a list of objects, and the findings."""
     tables = {table.key: table.records(limit) for table in report.tables}
-    value = {"analysis": report.name, **report.facts, **tables, "findings": list(report.findings)}
+    value = {"analysis": report.name, **report.facts, "tables": tables, "findings": list(report.findings)}
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2, default=str) + "\n"
 
 

@@ -32,7 +32,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        return f"{self.metrics.model} on {self.metrics.dataset['path']}"
+        return f"{self.metrics.model} on {self.metrics.dataset_name}"
 
 
 def open_run(name: str, dataset: str | None = None) -> Run:
@@ -52,12 +52,12 @@ def open_runs(names: Sequence[str], dataset: str | None = None) -> list[Run]:
     Raises:
         TinyAudioError: no finished evaluation is called so; names the nearest.
     """
-    stored = evaluations()
+    stored = [] if all(map(_is_results_folder, names)) else evaluations()
     matches = [find_evaluations(name, dataset, stored) for name in names]
     chosen = _on_one_dataset(matches)
     for name, found, metrics in zip(names, matches, chosen, strict=True):
         if len(found) > 1:
-            what = f"{metrics.model} on {metrics.dataset['path']}, {metrics.date}"
+            what = f"{metrics.model} on {metrics.dataset_name}, {metrics.date}"
             say(f"{name}: {metrics.folder} ({what}), of {len(found)} evaluations.")
     return [Run(name, metrics.folder, metrics, _read(metrics)) for name, metrics in zip(names, chosen, strict=True)]
 
@@ -111,22 +111,28 @@ def find_evaluations(name: str, dataset: str | None, stored: Sequence[Metrics]) 
     Raises:
         TinyAudioError: none is called so, or none of these is on the dataset.
     """
-    folder = Path(name).expanduser()
-    if (folder / METRICS).is_file() or (folder / RESULTS).is_file():
-        found = [read_metrics(folder)]
+    if _is_results_folder(name):
+        found = [read_metrics(Path(name).expanduser())]
     else:
         found = next(filter(None, ([m for m in stored if means(name, m)] for means in READINGS)), [])
     if not found:
         raise TinyAudioError(_unknown(name, stored))
-    on_dataset = [m for m in found if dataset is None or _is_called(dataset, m.dataset["path"])]
+    on_dataset = [m for m in found if dataset is None or is_on(m, dataset)]
     if not on_dataset:
-        others = ", ".join(sorted({m.dataset["path"] for m in found}))
+        others = ", ".join(sorted({m.dataset_name for m in found}))
         raise TinyAudioError(f"{name} was not evaluated on {dataset}, but on {others}; name one of them.")
     return on_dataset
 
 
-def _is_called(name: str, path: str) -> bool:
-    return same_path(name, path) or name == Path(path).name
+def _is_results_folder(name: str) -> bool:
+    folder = Path(name).expanduser()
+    return (folder / METRICS).is_file() or (folder / RESULTS).is_file()
+
+
+def is_on(metrics: Metrics, dataset: str) -> bool:
+    """Whether an evaluation is on the dataset that is named: as a benchmark, by its path or Hub id, or the last part."""
+    path = metrics.dataset["path"]
+    return dataset in (metrics.dataset_name, Path(path).name) or same_path(dataset, path)
 
 
 # What a name may mean, the most exact first.

@@ -71,8 +71,11 @@ def slices(run: Run, by: Sequence[str] = ()) -> Report:
 def _findings(run: Run, found: Sequence[Slice]) -> list[str]:
     """Each slice of several that is surely worse than the whole run."""
     worse = [s for s in found if s.wer_interval and s.wer_interval[0] > run.metrics.wer]
+    whole = percent(run.metrics.wer)
+    if not worse:
+        return [f"No slice is surely worse than the run's {whole}: each 95 % interval reaches down to it."]
     return [
-        f"Worse than the run's {percent(run.metrics.wer)}: {s.kind} {printable(s.label)}, {percent(s.wer)} "
+        f"Worse than the run's {whole}: {s.kind} {printable(s.label)}, {percent(s.wer)} "
         f"({interval(s.wer_interval or (0, 0))}) on {counted(s.clips, 'clip')}."
         for s in sorted(worse, key=lambda s: -s.wer)
     ]
