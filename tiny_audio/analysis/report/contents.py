@@ -33,7 +33,7 @@ def _score_row(letter: str, run: Run) -> list[str]:
     return [
         f"{letter}: {run.folder.resolve().name}",
         metrics.model,
-        str(metrics.dataset["path"]),
+        metrics.dataset_name,
         metrics.normalizer["name"],
         percent(metrics.wer),
         interval(metrics.wer_interval),
