@@ -16,14 +16,16 @@ from data_helpers import sine, wav_bytes
 
 from tiny_audio.analysis.report import audio, write_report
 from tiny_audio.analysis.report.contents import takes_by_clip
-from tiny_audio.analysis.report.figures import BINS, histogram
+from tiny_audio.analysis.report.figures import BINS, histogram, slice_figures
 from tiny_audio.analysis.runs import open_runs
+from tiny_audio.analysis.slices import slices_of
 from tiny_audio.assets import embedded
 from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import RESULTS
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
+LONG = "a_name_without_any_place_to_break_it_in_two"
 MAX_PAGE_BYTES = 5 * 10**6
 CLIPS_A_PAGE = 25
 DESK, PHONE = {"width": 1100, "height": 800}, {"width": 375, "height": 800}
@@ -52,7 +54,7 @@ SOUND = {
 def made_up(folder: Path, predictions: Sequence[str | None], **fields: Sequence) -> Path:
     """A results folder with the clips of TEXTS; HOSTILE stands also in model and error."""
     names, references = zip(*((name, reference) for name, reference, *_ in TEXTS), strict=True)
-    columns = [{"speaker": f"speaker of {name}"} for name in names]
+    columns = [{"speaker": f"speaker of {name}", LONG: LONG * 5} for name in names]
     texts = list(zip(references, predictions, strict=True))
     clips = clips_of(texts, "none", id=names, metadata=columns, snr=[20.0] * len(names), **fields)
     failed = [replace(clip, error=HOSTILE) if clip.failed else clip for clip in clips]
@@ -181,13 +183,9 @@ def test_the_scores(page):
     head = page.locator("#scores th").all_inner_texts()
     first = dict(zip(head, rows[0].locator("td").all_inner_texts(), strict=True))
     assert first["run"] == "A: A" and first["model"] == "<b>A</b>"
-    assert (first["S/D/I"], first["clips"], first["failed"], first["RTFx"]) == (
-        "3/1/1",
-        "6",
-        "1",
-        "20.0",
-    )  # as counted by hand
-    assert re.fullmatch(r"\d+\.\d\d%", first["WER"]) and first["SER"] == "60.00%"
+    counted = [first[name] for name in ("S/D/I", "SER", "clips", "failed", "RTFx")]
+    assert counted == ["3/1/1", "60.00%", "6", "1", "20.0"]
+    assert first["WER"] == f"{5 / 18:.2%}"
     assert len(rows) == 2
 
 
@@ -303,6 +301,16 @@ def test_bins_hold_their_upper_bound(folders):
     drawn = histogram(takes_by_clip([run]), 1)
     counts = dict(zip(BINS, drawn.renderers[0].data_source.data["count"], strict=True))
     assert {label: count for label, count in counts.items() if count} == {"0": 2, "40": 2, "100": 1}
+
+
+def test_slices_are_bars(folders, opened):
+    runs = open_runs([str(folder) for folder in folders])
+    *_, by_speaker = slice_figures([slices_of(run) for run in runs])
+    for bars, errors in zip(by_speaker.renderers[::2], (2, 0), strict=True):
+        wer = dict(zip(bars.data_source.data["label"], bars.data_source.data["wer"], strict=True))
+        assert wer["speaker of better"] == pytest.approx(100 * errors / 5)
+    assert opened.locator("#slices > div").count() == 4  # duration, speech rate, SNR, speaker
+    assert all(figure.bounding_box()["height"] > 80 for figure in opened.locator("#slices > div").all())
 
 
 def test_one_run_has_no_comparison(inlined):
