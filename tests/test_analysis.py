@@ -184,6 +184,8 @@ def test_planted_errors_are_counted_with_their_rates(tmp_path):
         ("Twenty-one of Bob's friends came in May 1984", ["number Twenty-one", "name Bob's", "date May 1984"]),
         ("I'm sure that May will come, and I may go", ["date May"]),
         ("HELLO JANE SMITH", []),
+        ("", []),
+        ("Well. Jane left! Bob stayed", []),
         ("It was 1984. Then came 12/05/2020 and the 2nd", ["date 1984", "date 12/05/2020", "number 2nd"]),
     ],
 )
