@@ -90,6 +90,7 @@ def test_a_better_run_is_named(tmp_path):
     assert low < pair["difference"] < high < 0 and pair["z"] < 0 and pair["p"] < 0.001 and pair["bootstrap_p"] < 0.01
     assert pair["difference"] == pytest.approx(better.metrics.wer - worse.metrics.wer)
     assert report.findings[0].startswith("better is better than worse, by ")
+    assert report.findings[0].endswith(" of the words (MAPSSWE, p < 0.001).")
     (back,) = table(compare([better, worse]), "pairs")
     assert (back["difference"], back["z"], back["p"]) == (-pair["difference"], -pair["z"], pair["p"])
     assert back["difference_interval"] == pytest.approx((-high, -low), abs=1e-9)
@@ -101,7 +102,7 @@ def test_clips_that_changed_come_biggest_change_first(tmp_path):
     report = compare([run_of(tmp_path / "a", before, model="a"), run_of(tmp_path / "b", after, model="b")])
     assert [(row["id"], row["change"]) for row in table(report, "better")] == [("clip-0001", -3)]
     assert [(row["id"], row["change"]) for row in table(report, "worse")] == [("clip-0002", 2), ("clip-0000", 1)]
-    assert table(report, "better")[0]["prediction_first"] == "[x y z] d"
+    assert table(report, "better")[0]["prediction_a"] == "[x y z] d"
 
 
 def test_no_difference_is_said_in_words(tmp_path):
@@ -183,6 +184,8 @@ def test_planted_errors_are_counted_with_their_rates(tmp_path):
         ("Twenty-one of Bob's friends came in May 1984", ["number Twenty-one", "name Bob's", "date May 1984"]),
         ("I'm sure that May will come, and I may go", ["date May"]),
         ("HELLO JANE SMITH", []),
+        ("", []),
+        ("Well. Jane left! Bob stayed", []),
         ("It was 1984. Then came 12/05/2020 and the 2nd", ["date 1984", "date 12/05/2020", "number 2nd"]),
     ],
 )

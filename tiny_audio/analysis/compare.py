@@ -13,6 +13,7 @@ from tiny_audio.analysis.output import (
     ID,
     INTERVAL,
     REFERENCE,
+    SMALLEST_P,
     WER,
     WORDS,
     Column,
@@ -52,6 +53,15 @@ PAIR_COLUMNS = (
     Column("mean", show=None),
     Column("z", "Z", "{:+.2f}".format),
     Column("p", "p, MAPSSWE", p_value),
+)
+CHANGE_COLUMNS = (
+    ID,
+    Column("change", "change", signed),
+    Column("errors_a", "errors of A"),
+    Column("errors_b", "of B"),
+    REFERENCE,
+    Column("prediction_a", "prediction of A", printable),
+    Column("prediction_b", "prediction of B", printable),
 )
 HOLM = Column("p_holm", "p, Holm", p_value)
 
@@ -195,11 +205,13 @@ def _verdicts(pairs: Sequence[Pair], corrected: Sequence[float], names: Sequence
 def _verdict(pair: Pair, p: float, names: Sequence[str]) -> str:
     a, b = names[pair.a], names[pair.b]
     if p >= LEVEL:
-        return f"No difference between {a} and {b} can be shown (MAPSSWE, p = {p_value(p)})."
+        return f"No difference between {a} and {b} can be shown (MAPSSWE, p {_said(p)})."
     better, worse = (b, a) if pair.test.mean < 0 else (a, b)
-    return (
-        f"{better} is better than {worse}, by {percent(abs(pair.difference))} of the words (MAPSSWE, p = {p_value(p)})."
-    )
+    return f"{better} is better than {worse}, by {percent(abs(pair.difference))} of the words (MAPSSWE, p {_said(p)})."
+
+
+def _said(p: float) -> str:
+    return p_value(p) if p < SMALLEST_P else f"= {p_value(p)}"
 
 
 # ---- clips
@@ -216,21 +228,11 @@ def _changes(
         if new.word_errors != old.word_errors
     ]
     rows.sort(key=lambda row: (-abs(row[2]), row[1], row[0]))
-    columns = (
-        Column("run", "run", printable if len(names) > 2 else None),
-        ID,
-        Column("change", "change", signed),
-        Column("errors_first", f"errors of {names[0]}"),
-        Column("errors", "errors" if len(names) > 2 else f"of {names[1]}"),
-        REFERENCE,
-        Column("prediction_first", names[0], printable),
-        Column("prediction", "prediction" if len(names) > 2 else names[1], printable),
-    )
-    than = f"than in {names[0]}"
+    run = Column("run", "run B", printable if len(names) > 2 else None)
     better, worse = [row for row in rows if row[2] < 0], [row for row in rows if row[2] > 0]
     return [
-        Table("better", f"Fewer errors {than}", columns, better),
-        Table("worse", f"More errors {than}", columns, worse),
+        Table("better", f"Fewer errors than A, {names[0]}", (run, *CHANGE_COLUMNS), better),
+        Table("worse", f"More errors than A, {names[0]}", (run, *CHANGE_COLUMNS), worse),
     ]
 
 

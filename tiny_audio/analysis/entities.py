@@ -87,8 +87,12 @@ def _placed(found: Sequence[Entity], alignment: Alignment, normalize: Callable[[
 
 
 def _find(wanted: list[str], words: list[str], start: int) -> int | None:
-    last = len(words) - len(wanted)
-    return next((i for i in range(start, last + 1) if wanted and words[i : i + len(wanted)] == wanted), None)
+    while wanted and wanted[0] in words[start:]:
+        start = words.index(wanted[0], start)
+        if words[start : start + len(wanted)] == wanted:
+            return start
+        start += 1
+    return None
 
 
 # ---- how entities are found

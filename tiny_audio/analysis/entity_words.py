@@ -64,16 +64,17 @@ def find_entities(text: str, cased: bool) -> list[Entity]:
     tokens = list(TOKEN.finditer(text))
     words = [token[0] for token in tokens]
     capitals = cased and any(word.islower() for word in words)  # a shouted text has no names
-    starts = [True, *(_ends_sentence(words, i) for i in range(len(words) - 1))]
-    tags = "".join(_tag(word, capitals, start) for word, start in zip(words, starts, strict=True))
+    tags = "".join(_tag(word, capitals, _starts_sentence(words, i)) for i, word in enumerate(words))
     return [
         Entity(match.lastgroup or "", text[tokens[match.start()].start() : tokens[match.end() - 1].end()])
         for match in PATTERN.finditer(tags)
     ]
 
 
-def _ends_sentence(words: list[str], index: int) -> bool:
-    return words[index] in (".", "!", "?") and not (index and words[index - 1].lower() in ABBREVIATIONS)
+def _starts_sentence(words: list[str], index: int) -> bool:
+    if index == 0:
+        return True
+    return words[index - 1] in (".", "!", "?") and not (index > 1 and words[index - 2].lower() in ABBREVIATIONS)
 
 
 def _tag(word: str, capitals: bool, start: bool) -> str:

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from tiny_audio.analysis.alignment import Alignment, align
 from tiny_audio.analysis.output import CLIPS, ID, PREDICTION, REFERENCE, WER, Column, Report, Table, counted
 from tiny_audio.analysis.runs import Run
@@ -93,11 +95,12 @@ def find_loop(reference: list[str], prediction: list[str]) -> tuple[tuple[str, .
     """
     if max(Counter(prediction).values(), default=0) < REPEATS:
         return None
+    repeated = list(_repeats(reference))
     longest: tuple[tuple[str, ...], int] | None = None
     for ngram, repeats in _repeats(prediction):
         if longest and len(ngram) * repeats <= len(longest[0]) * longest[1]:
             continue
-        said = max((times for said, times in _repeats(reference) if sorted(said) == sorted(ngram)), default=0)
+        said = max((times for other, times in repeated if sorted(other) == sorted(ngram)), default=0)
         if said < REPEATS or repeats >= 2 * said:
             longest = ngram, repeats
     return longest
@@ -105,14 +108,11 @@ def find_loop(reference: list[str], prediction: list[str]) -> tuple[tuple[str, .
 
 def _repeats(words: list[str]) -> Iterator[tuple[tuple[str, ...], int]]:
     """The n-grams that stand `REPEATS` times or more in a row, the short ones first, with how often."""
+    numbers: dict[str, int] = {}
+    coded = np.array([numbers.setdefault(word, len(numbers)) for word in words])
     for size in range(1, min(LONGEST_NGRAM, len(words) // REPEATS) + 1):
-        same = 0  # words up to here that are the same as `size` words before
-        for end in range(size, len(words) + 1):
-            if end < len(words) and words[end] == words[end - size]:
-                same += 1
-                continue
-            repeats = same // size + 1
-            if repeats >= REPEATS:
-                start = end - same - size
-                yield tuple(words[start : start + size]), repeats
-            same = 0
+        same = np.concatenate([[False], coded[size:] == coded[:-size], [False]])  # as the word `size` places on
+        starts, ends = np.flatnonzero(same[1:] != same[:-1]).reshape(-1, 2).T
+        for start, length in zip(starts.tolist(), (ends - starts).tolist(), strict=True):
+            if length >= (REPEATS - 1) * size:
+                yield tuple(words[start : start + size]), length // size + 1

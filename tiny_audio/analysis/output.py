@@ -15,6 +15,7 @@ from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import write_atomically
 
 SHOWN_ROWS = 10  # of a long table, for people
+SMALLEST_P = 0.001  # what lies below is written so
 SUFFIXES = (".json", ".csv", ".txt", ".md")
 
 
@@ -88,7 +89,7 @@ def point_interval(bounds: Sequence[float]) -> str:
 
 
 def p_value(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    return f"< {SMALLEST_P}" if p < SMALLEST_P else f"{p:.3f}"
 
 
 def signed(number: int) -> str:
