@@ -17,6 +17,7 @@ from tiny_audio.data.config import DataConfig
 from tiny_audio.data.corpus import Example, Row, load_row
 from tiny_audio.data.sources import open_corpus
 from tiny_audio.data.streaming import stream_corpus
+from tiny_audio.evaluation.benchmarks import is_scored
 from tiny_audio.evaluation.noise import estimate_snr
 from tiny_audio.evaluation.settings import EvalSettings
 
@@ -54,6 +55,7 @@ class EvalSet:
     num_clips: int | None
     fingerprint: str | None  # of ids and references
     batches: Callable[[], Iterator[list[Clip]]]
+    left_out: int = 0  # clips that the leaderboard does not score
 
 
 def open_eval_set(settings: EvalSettings) -> EvalSet:
@@ -66,8 +68,8 @@ def open_eval_set(settings: EvalSettings) -> EvalSet:
         path=settings.dataset,
         config=settings.config,
         revision=settings.revision,
-        audio_column=settings.audio_column,
-        text_column=settings.text_column,
+        audio_column=settings.audio_column or DataConfig.audio_column,
+        text_column=settings.text_column or DataConfig.text_column,
         streaming=settings.streaming,
         seed=settings.seed,
     )
@@ -77,7 +79,13 @@ def open_eval_set(settings: EvalSettings) -> EvalSet:
 
 
 def _mapped(config: DataConfig, settings: EvalSettings) -> EvalSet:
-    corpus = open_corpus(config, settings.split, max_samples=settings.max_samples)
+    corpus = open_corpus(config, settings.split or config.test_split)
+    whole = len(corpus)
+    if settings.benchmark is not None:
+        corpus = corpus.select([i for i, text in enumerate(corpus.texts) if is_scored(text)])
+    left_out = whole - len(corpus)
+    if settings.max_samples is not None:
+        corpus = corpus.sample(settings.max_samples, settings.seed)
     ids, texts = corpus.ids, corpus.texts
 
     def batches() -> Iterator[list[Clip]]:
@@ -86,12 +94,14 @@ def _mapped(config: DataConfig, settings: EvalSettings) -> EvalSet:
         return _batched(clips, settings.batch_size)
 
     digest = hashlib.sha256("\0".join([*ids, *texts]).encode("utf-8", "backslashreplace"))
-    return EvalSet(len(corpus), digest.hexdigest()[:10], batches)
+    return EvalSet(len(corpus), digest.hexdigest()[:10], batches, left_out)
 
 
 def _streamed(config: DataConfig, settings: EvalSettings) -> EvalSet:
     def batches() -> Iterator[list[Clip]]:
-        rows = stream_corpus(config, settings.split, max_samples=settings.max_samples)
+        rows = stream_corpus(config, settings.split or config.test_split, max_samples=settings.max_samples)
+        if settings.benchmark is not None:
+            rows = (row for row in rows if is_scored(row.text))
         names = _unique_names()
         for buffer in _batched(rows, STREAM_BATCHES * settings.batch_size):
             longest_first = sorted(buffer, key=_length, reverse=True)

@@ -102,8 +102,15 @@ class Metrics:
     cost_usd: float | None = None  # audio minutes x configured price
     word_time_error: dict[str, Any] = field(default_factory=dict)  # seconds between matched words' times
     diarization: dict[str, Any] = field(default_factory=dict)  # diarization error rate and its parts
+    left_out: int = 0  # clips of a benchmark that the leaderboard does not score
     comparable: str = ""  # whether the figure compares with the leaderboard's, or why not
     folder: Path = field(default=Path(), compare=False)  # where it lies; not written
+
+    @property
+    def dataset_name(self) -> str:
+        """The benchmark's name, a local dataset's last part, or a Hub id."""
+        path = self.dataset.get("benchmark") or self.dataset["path"]
+        return Path(path).resolve().name if Path(path).exists() else path
 
     @classmethod
     def read(cls, folder: Path) -> "Metrics":
