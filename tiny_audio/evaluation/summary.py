@@ -10,6 +10,7 @@ from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.benchmarks import comparability
 from tiny_audio.evaluation.diarization import diarization_error
 from tiny_audio.evaluation.hardware import hardware, library_versions, peak_memory_bytes
+from tiny_audio.evaluation.prices import cost_usd
 from tiny_audio.evaluation.providers.base import Provider
 from tiny_audio.evaluation.results import ClipResult, Metrics
 from tiny_audio.evaluation.scoring import ClipScore, Scores, counts_of, score
@@ -73,6 +74,7 @@ def summarise(
         peak_memory_bytes=peak_memory_bytes(provider.device),
         word_time_error=word_time_error(scored),
         diarization=diarization_error(scored),
+        cost_usd=cost_usd(settings, audio_seconds),
         comparable=comparability(settings, len(results) - len(scored)),
     )
 

@@ -28,13 +28,14 @@ class AssemblyAIProvider(Service):
             "speaker_labels": self.settings.word_times,
         }
         transcript = await self.ask("POST", "/v2/transcript", lambda a: text_of(a["id"]), json=order)
+        longest = self.settings.timeout * (self.settings.retries + 1)  # what any request may take with its retries
         ordered = time.perf_counter()
-        while time.perf_counter() - ordered < self.settings.timeout:
+        while time.perf_counter() - ordered < longest:
             heard = await self.ask("GET", f"/v2/transcript/{transcript}", self._finished)
             if heard is not None:
                 return heard
             await asyncio.sleep(POLL_SECONDS)
-        raise ClipError(f"the transcript was not there after {self.settings.timeout:g} s")
+        raise ClipError(f"the transcript was not there after {longest:g} s")
 
     def _finished(self, answer: Any) -> Hypothesis | None:
         """The transcript, or None while it is being made."""
