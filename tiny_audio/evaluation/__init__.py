@@ -29,13 +29,16 @@ def evaluate_all(
     if len(providers) > 1 and (settings.api_key or settings.base_url):
         raise TinyAudioError("A key or a base URL belongs to one service: with --providers set the keys' variables.")
     models = [_with_provider(settings, name) for name in providers] or [settings]
+    if push:
+        from tiny_audio.evaluation.card import push_results, require_card
+
+        for model in models:
+            require_card(model)
     evaluations = []
     for model in models:
         measured = _evaluate_model(model, datasets, several=len(models) > 1)
         print_report(measured)
         if push:
-            from tiny_audio.evaluation.card import push_results
-
             push_results(model, measured)
         evaluations += measured
     if len(models) > 1:

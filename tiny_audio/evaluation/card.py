@@ -8,7 +8,7 @@ from tiny_audio.console import say
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.leaderboard import eval_result, eval_results_name
 from tiny_audio.evaluation.providers import source_of
-from tiny_audio.evaluation.providers.source import SHIPPED
+from tiny_audio.evaluation.providers.source import SHIPPED, ModelSource
 from tiny_audio.evaluation.results import Metrics, write_atomically
 from tiny_audio.evaluation.settings import EvalSettings
 
@@ -31,6 +31,19 @@ def push_results(settings: EvalSettings, evaluations: Sequence[Metrics]) -> None
         _write_folder(Path(source.location), evaluations)
     else:
         _commit(source.location, source.revision, evaluations)
+
+
+def require_card(settings: EvalSettings) -> ModelSource:
+    """Where the model is whose card is to be written.
+
+    Raises:
+        TinyAudioError: it is shipped or a service's, so that its card is not the user's.
+    """
+    source = source_of(settings)
+    if source is None or source.name in SHIPPED:
+        name = settings.model or settings.provider or "nano"
+        raise TinyAudioError(f"{name} has no card of yours; --push-results takes a checkpoint's folder or a Hub id.")
+    return source
 
 
 def updated_card(content: str | None, model: str, evaluations: Sequence[Metrics]) -> str:
@@ -84,6 +97,7 @@ def _write_folder(folder: Path, evaluations: Sequence[Metrics]) -> None:
 
 
 def _commit(repository: str, revision: str | None, evaluations: Sequence[Metrics]) -> None:
+    import httpx2
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
@@ -98,7 +112,7 @@ def _commit(repository: str, revision: str | None, evaluations: Sequence[Metrics
         operations = [CommitOperationAdd(name, text.encode()) for name, text in files.items()]
         title = "Add evaluation results of " + ", ".join(metrics.dataset_name for metrics in evaluations)
         commit = api.create_commit(repository, operations, commit_message=title, revision=revision)
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TinyAudioError(
             f"The card of {repository} was not changed ({reason}); check the network, and that HF_TOKEN may write there. "

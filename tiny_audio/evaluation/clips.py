@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tiny_audio.data.config import DataConfig
-from tiny_audio.data.corpus import Example, Row, load_row
+from tiny_audio.data.corpus import Corpus, Example, Row, load_row
 from tiny_audio.data.sources import open_corpus
 from tiny_audio.data.streaming import stream_corpus
 from tiny_audio.evaluation.benchmarks import is_scored
@@ -34,7 +34,7 @@ class Clip:
     id: str
     reference: str
     load: Callable[[], Example]
-    audio: str | None = None  # its file, where it has one of its own
+    audio: str | None = None  # its file (absolute), where it has one of its own
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,16 @@ def _mapped(config: DataConfig, settings: EvalSettings) -> EvalSet:
 
     def batches() -> Iterator[list[Clip]]:
         order = np.argsort(-np.nan_to_num(corpus.durations, nan=-1.0), kind="stable")
-        clips = (Clip(ids[i], texts[i], partial(corpus.load, i), corpus.audio_path(i)) for i in order.tolist())
+        clips = (Clip(ids[i], texts[i], partial(corpus.load, i), _file_of(corpus, i)) for i in order.tolist())
         return _batched(clips, settings.batch_size)
 
     digest = hashlib.sha256("\0".join([*ids, *texts]).encode("utf-8", "backslashreplace"))
     return EvalSet(len(corpus), digest.hexdigest()[:10], batches, left_out)
+
+
+def _file_of(corpus: Corpus, index: int) -> str | None:
+    path = corpus.audio_path(index)
+    return None if path is None or corpus.reader.columns.offset is not None else os.path.abspath(path)
 
 
 def _streamed(config: DataConfig, settings: EvalSettings) -> EvalSet:

@@ -40,7 +40,7 @@ class ClipResult:
     latency: float | None = None  # seconds from asking to the whole text
     first_token: float | None = None  # seconds from asking to the first piece of text
     snr: float | None = None  # dB, estimated from the samples
-    audio: str | None = None  # the clip's file, where it has one of its own
+    audio: str | None = None  # the clip's file, where it has one of its own: absolute, or relative to the results
     metadata: dict[str, Any] = field(default_factory=dict)  # the dataset's other columns: speaker, accent …
     words: list[dict[str, Any]] | None = None  # of the prediction: text, start, end (seconds), speaker
     reference_times: list[dict[str, Any]] | None = None  # the same of the reference: the dataset's column `words`

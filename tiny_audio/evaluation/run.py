@@ -10,6 +10,7 @@ from typing import Any
 
 from tiny_audio.audio.reading import SAMPLING_RATE
 from tiny_audio.console import Progress, progress, say
+from tiny_audio.evaluation.audio_files import keep
 from tiny_audio.evaluation.benchmarks import resolved
 from tiny_audio.evaluation.clips import LoadedClip, load_ahead, open_eval_set
 from tiny_audio.evaluation.decoding import Decoder
@@ -63,7 +64,7 @@ def evaluate(settings: EvalSettings, opener: Opener = open_provider) -> Metrics:
                     _warm_up(provider, first)
                 decoder = Decoder(provider, get_normalizer(settings.normalizer_name, settings.replacements))
                 with progress(f"{identity['model']} on {settings.dataset_name}", eval_set.num_clips) as bar:
-                    seconds = _decode_all(chain([first], batches), decoder, folder, bar)
+                    seconds = _decode_all(chain([first], batches), decoder, folder, bar, settings.keep_audio)
         results = list(folder.results.values())
         metrics = summarise(settings, identity, provider, results, seconds)
         metrics.left_out = eval_set.left_out
@@ -123,7 +124,7 @@ def _warm_up(provider: Provider, batch: list[LoadedClip]) -> None:
 
 
 def _decode_all(
-    batches: Iterator[list[LoadedClip]], decoder: Decoder, folder: ResultsFolder, bar: Progress
+    batches: Iterator[list[LoadedClip]], decoder: Decoder, folder: ResultsFolder, bar: Progress, keep_audio: bool
 ) -> dict[str, float]:
     """Decode and store all batches; returns where the seconds of the loop went."""
     bar.advance(len(folder.results), "already there" if folder.results else "")
@@ -132,7 +133,7 @@ def _decode_all(
     errors = words = 0
     for batch in batches:
         waited += time.perf_counter() - asked
-        results = decoder.decode(batch)
+        results = decoder.decode([keep(clip, folder.path) for clip in batch] if keep_audio else batch)
         folder.append(results)
         errors += sum(result.word_errors for result in results)
         words += sum(result.reference_words or 0 for result in results)

@@ -85,6 +85,7 @@ def _with_replacements(plain: Normalizer, file: Path) -> Normalizer:
 
     def normalize(spoken: str) -> str:
         spoken = " ".join(plain(spoken).split())
-        return pattern.sub(lambda match: pairs[match.group()], spoken) if pattern else spoken
+        replaced = pattern.sub(lambda match: pairs[match.group()], spoken) if pattern else spoken
+        return " ".join(replaced.split())
 
     return Normalizer(plain.name, version, normalize)
