@@ -256,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(500, "<html>\x1b[31mInternal Server Error")
         if fault == "time-out":
             time.sleep(TIMEOUT + 0.1)
-        if fault == "cut":
+        if fault in ("cut", "time-out"):
             self.close_connection = True
             return self.connection.shutdown(socket.SHUT_RDWR)
         if fault == "garbage":

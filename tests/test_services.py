@@ -1,5 +1,6 @@
 """Services: what is sent and read, keys, retries, time-outs and prices, against servers that speak their wire formats."""
 
+import json
 import os
 import signal
 import subprocess
@@ -216,11 +217,13 @@ def test_with_enough_retries_all_is_heard(server: Server, corpus: Path, tmp_path
     assert capsys.readouterr().err.count("asking again") == 1
 
 
-@pytest.mark.parametrize("workers", [1, 3, 16])
-def test_no_more_requests_at_a_time_than_workers(openai: Server, corpus: Path, tmp_path: Path, workers: int) -> None:
-    openai.delay = 0.03
-    assert run(command(openai, corpus, tmp_path, "-w", str(workers), "--api-key", KEY)) == 0
-    assert openai.most_active == workers
+@pytest.mark.parametrize(("workers", "batch_size"), [(1, 16), (3, 16), (6, 2)])
+def test_as_many_requests_at_a_time_as_workers(openai, corpus: Path, tmp_path: Path, workers, batch_size) -> None:
+    openai.delay = 0.05
+    options = ["-w", str(workers), "--batch-size", str(batch_size), "--api-key", KEY, "--timeout", "5"]
+    assert run(command(openai, corpus, tmp_path, *options)) == 0
+    assert workers / 2 < openai.most_active <= workers
+    assert json.loads((tmp_path / "settings.json").read_text())["batch_size"] == batch_size
 
 
 def test_the_server_says_when_to_come_back(openai: Server, monkeypatch) -> None:

@@ -1,7 +1,6 @@
-"""What all services share: WAV and key, requests with a time limit, retries, so many at a time, and errors of one line."""
+"""What all services share: the key, requests with a time limit, retries, so many at a time, and errors of one line."""
 
 import asyncio
-import io
 import json
 import math
 import os
@@ -9,7 +8,6 @@ import random
 import re
 import threading
 import time
-import wave
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -21,8 +19,8 @@ import httpx2
 import numpy as np
 
 from tiny_audio import console
-from tiny_audio.audio.reading import SAMPLING_RATE
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.evaluation.audio_files import wav_bytes
 from tiny_audio.evaluation.providers import model_of
 from tiny_audio.evaluation.providers.base import Hypothesis, TimedWord
 from tiny_audio.evaluation.settings import EvalSettings
@@ -130,7 +128,7 @@ class Service:
             except TryAgain as error:
                 if tried == tries:
                     raise ClipError(f"{error} ({tries} tries)") from error
-                self._warn_once(f"{self.name}: {error}; asking again, {tries} times at most for each request.")
+                self._warn_once(f"{self.name}: {error}; asking again, up to {tries} times for each request.")
                 await asyncio.sleep(_delay(tried, error.wait))
         raise AssertionError("one try at least")
 
@@ -221,15 +219,6 @@ class _LoopInThread:
         except BaseException:
             future.cancel()
             raise
-
-
-def wav_bytes(waveform: np.ndarray) -> bytes:
-    """float32 (samples,) at 16 kHz as a WAV file of 16 bits."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 2, SAMPLING_RATE, 0, "NONE", ""))
-        out.writeframes((waveform.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
-    return file.getvalue()
 
 
 def text_of(value: Any) -> str:
