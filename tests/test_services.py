@@ -254,6 +254,20 @@ def test_a_server_that_drips_is_not_waited_for(openai: Server) -> None:
     assert 2 * TIMEOUT <= time.perf_counter() - started < 2 * TIMEOUT + 1
 
 
+@pytest.mark.parametrize("answer", [{"text": None}, {"text": ["zero"]}, {"text": {}}, [], 5, None, "zero"])
+def test_what_is_no_text_is_never_taken_for_one(openai: Server, answer) -> None:
+    openai.dialect.answer = lambda request: json.dumps(answer)
+    (heard,) = open_provider(settings_for(openai, retries=1)).transcribe(clips(1))
+    assert heard.error.startswith("a broken answer") and len(openai.times) == 2
+
+
+@pytest.mark.parametrize("start", ["NaN", "1e999", '"0.5"', "null"])
+def test_what_is_no_time_is_never_taken_for_one(openai: Server, start: str) -> None:
+    openai.dialect.answer = lambda request: f'{{"text": "a", "words": [{{"word": "a", "start": {start}, "end": 1}}]}}'
+    (heard,) = open_provider(settings_for(openai, retries=0, word_times=True)).transcribe(clips(1))
+    assert heard.error.startswith("a broken answer")
+
+
 def test_nobody_listens() -> None:
     settings = EvalSettings(provider="openai", base_url="http://127.0.0.1:9", retries=1, timeout=2)
     (heard,) = open_provider(settings).transcribe(clips(1))
