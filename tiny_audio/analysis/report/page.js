@@ -89,8 +89,7 @@ function listen(view) {
 }
 
 function reset(view) {
-  for (const { sources } of view.drawn) sources.forEach((source) => (source.selected.indices = []));
-  view.picked = null;
+  for (const { sources } of view.drawn) sources.forEach((source) => (source.selected.indices = [])); // tells showPicked
   update(view);
   compare(view);
 }
