@@ -24,7 +24,7 @@ IMAGES = Path("docs/images")
 RUNS = Path("outputs/screenshots")
 ROWS, COLUMNS = 40, 100  # of the terminal
 TA = [sys.executable, "-m", "tiny_audio.cli.main"]
-DESK, PHONE = {"width": 1100, "height": 1300}, {"width": 375, "height": 1000}
+DESK, PHONE = {"width": 1200, "height": 1400}, {"width": 375, "height": 1000}
 
 
 def printed(command: list[str]) -> str:
