@@ -420,6 +420,7 @@ def test_an_unfinished_or_broken_evaluation_is_one_line(stored, capsys):
     assert "holds no metrics.json: its evaluation did not finish" in capsys.readouterr().err
     assert ta(["analysis", "errors", "outputs/eval/two"]) == 1
     assert "two/metrics.json holds no figures of an evaluation" in capsys.readouterr().err
+    Path("outputs/eval/two/metrics.json").write_text("[]")
     assert ta(["analysis", "errors", "best"]) == 0
 
 
