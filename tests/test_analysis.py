@@ -161,14 +161,15 @@ def test_a_dataset_that_moved_is_the_same(tmp_path):
 
 def test_planted_errors_are_counted_with_their_rates(tmp_path):
     texts = [("turn left here", "turn right here")] * 6 + [("turn left here", "turn left here")] * 4
-    texts += [("oh no", "no")] * 3 + [("no", "no thanks")] * 2
+    texts += [("stop it", "stop in")] + [("oh no", "no")] * 3 + [("no", "no thanks")] * 2
     report = errors(run_of(tmp_path / "run", texts))
     assert table(report, "substitutions") == [
-        {"reference": "left", "prediction": "right", "count": 6, "occurrences": 10, "rate": 0.6}
+        {"reference": "left", "prediction": "right", "count": 6, "occurrences": 10, "rate": 0.6},
+        {"reference": "it", "prediction": "in", "count": 1, "occurrences": 1, "rate": 1.0},
     ]
     assert table(report, "deletions") == [{"word": "oh", "count": 3, "occurrences": 3, "rate": 1.0}]
     assert table(report, "insertions") == [{"word": "thanks", "count": 2, "occurrences": 0, "rate": None}]
-    assert report.findings[0].endswith("6 substitutions, 3 deletions and 2 insertions in 38 reference words.")
+    assert report.findings[0].endswith("7 substitutions, 3 deletions and 2 insertions in 40 reference words.")
 
 
 # ---- entities
@@ -256,7 +257,8 @@ def test_a_planted_slice_is_found(tmp_path):
     assert (bad.clips, bad.words, bad.errors, bad.wer, bad.wer_interval) == (15, 120, 60, 0.5, (0.5, 0.5))
     worst = max((s for s in found.values() if s.kind == "snr"), key=lambda s: s.wer)
     assert worst.label.startswith("5–") and worst.wer > 2 * run.metrics.wer
-    assert any("speaker b, 50.00%" in sentence for sentence in slices(run).findings)
+    named = [" ".join(sentence.split()[5:8]) for sentence in slices(run).findings]
+    assert named == ["speaker b, 50.00%", f"snr {worst.label}, {worst.wer:.2%}"]
 
 
 def test_slices_cover_every_clip_once(tmp_path):
@@ -310,6 +312,7 @@ def test_planted_hallucinations_are_found(tmp_path):
         ("good night", "good night good night good night good night"),
         ("one two three four five six", "one two three please do not forget it four five six"),
         ("no", "well i do not think so at all"),
+        ("yes", "yes it is so"),
     ]
     report = hallucinations(run_of(tmp_path / "run", texts))
     found = {(row["kind"], row["id"][-1]): row["text"] for row in table(report, "found")}
@@ -328,7 +331,7 @@ def test_planted_hallucinations_are_found(tmp_path):
         "burst": 3,
         "length": 2,
     }
-    assert report.findings == ["4 of 6 clips hold text that nobody said."]
+    assert report.findings == ["4 of 7 clips hold text that nobody said."]
 
 
 # ---- names
@@ -417,6 +420,7 @@ def test_an_unfinished_or_broken_evaluation_is_one_line(stored, capsys):
     assert "holds no metrics.json: its evaluation did not finish" in capsys.readouterr().err
     assert ta(["analysis", "errors", "outputs/eval/two"]) == 1
     assert "two/metrics.json holds no figures of an evaluation" in capsys.readouterr().err
+    Path("outputs/eval/two/metrics.json").write_text("[]")
     assert ta(["analysis", "errors", "best"]) == 0
 
 
@@ -470,6 +474,16 @@ def test_csv_holds_all_tables_under_one_header(tmp_path):
         json.loads((tmp_path / "made/report.json").read_text())["tables"]["worst"][1]["raw_prediction"]
         == "a | \x1b[31m"
     )
+
+
+def test_half_a_surrogate_pair_is_written_as_json_does(tmp_path, capsys):
+    write_run(tmp_path / "run", clips_of([("a", "b \ud800")]))
+    for form in ("json", "csv", "txt", "md"):
+        assert ta(["analysis", "high-wer", str(tmp_path / "run"), "-o", str(tmp_path / f"report.{form}")]) == 0
+    capsys.readouterr()
+    assert ta(["analysis", "high-wer", str(tmp_path / "run"), "--json"]) == 0
+    capsys.readouterr().out.encode()
+    assert json.loads((tmp_path / "report.json").read_text())["tables"]["worst"][0]["raw_prediction"] == "b \ud800"
 
 
 def test_people_see_ten_rows_and_programs_all(tmp_path, capsys):

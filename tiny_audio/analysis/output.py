@@ -175,7 +175,7 @@ def as_json(report: Report, limit: int | None = None) -> str:
     """One object: the facts, under `tables` each table as a list of objects, and the findings."""
     tables = {table.key: table.records(limit) for table in report.tables}
     value = {"analysis": report.name, **report.facts, "tables": tables, "findings": list(report.findings)}
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2, default=str) + "\n"
+    return _encodable(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2, default=str)) + "\n"
 
 
 def as_csv(report: Report, limit: int | None = None) -> str:
@@ -187,7 +187,12 @@ def as_csv(report: Report, limit: int | None = None) -> str:
     writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return _encodable(text.getvalue())
+
+
+def _encodable(text: str) -> str:
+    """A model's bytes may end within a character: half of a pair of surrogates is written as JSON escapes it."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:

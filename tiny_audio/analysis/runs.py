@@ -93,7 +93,7 @@ def read_metrics(folder: Path) -> Metrics:
         raise TinyAudioError(f"{folder} holds no {METRICS}: {why or 'expected the folder of a finished `ta eval`'}.")
     try:
         return Metrics.read(folder)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise TinyAudioError(f"{file} holds no figures of an evaluation ({error}).") from error
 
 
