@@ -337,3 +337,10 @@ def test_unknown_hub_dataset(tmp_path):
     kind, text, _ = run_against(f"http://127.0.0.1:{server.server_port}", tmp_path)
     server.shutdown()
     assert kind == "TinyAudioError" and "neither a local path" in text and "doesn't exist" in text
+
+
+def test_a_test_of_what_was_trained_on_is_said(tmp_path, caplog) -> None:
+    file = write_jsonl(tmp_path / "all.jsonl", write_clips(tmp_path, 4))
+    with caplog.at_level("WARNING", logger="tiny_audio"):
+        open_corpus(DataConfig(path=str(file)), "test")
+    assert "also the clips that `ta train` would train on" in caplog.text

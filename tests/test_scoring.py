@@ -1,7 +1,8 @@
-"""Scores against hand-counted cases: words, characters, empty references, intervals, and speed."""
+"""Scores against hand-counted cases and NIST's alignment: words, characters, empty references, intervals, speakers, times."""
 
 import time
 
+import jiwer
 import pytest
 
 from tiny_audio.evaluation.scoring import bootstrap_interval, score
@@ -29,6 +30,19 @@ CASES = [
     ("a b c d", "b c d e", (0, 1, 1, 4), (4, 7)),
     ("one", "two three four", (1, 0, 2, 1), (12, 3)),
     ("overall right", "over all right", (1, 0, 1, 2), (1, 13)),
+    ("it's john's", "its johns", (2, 0, 0, 2), (2, 11)),
+    ("rock 'n' roll", "rock n roll", (0, 0, 0, 3), (0, 11)),
+    ("the the the end", "the the end", (0, 1, 0, 4), (4, 15)),
+    ("yes yes", "yes yes yes yes", (0, 0, 2, 2), (8, 7)),
+    ("10,000 men", "10000 men", (0, 0, 0, 2), (0, 9)),
+    ("3.5 percent", "3 5 percent", (0, 0, 0, 3), (0, 11)),
+    ("well-known fact", "well known fact", (0, 0, 0, 3), (0, 15)),
+    ("wellknown fact", "well known fact", (1, 0, 1, 2), (1, 14)),
+    ("[noise] hello", "hello", (0, 0, 0, 1), (0, 5)),
+    ("naïve café", "naive cafe", (2, 0, 0, 2), (2, 10)),
+    ("STRASSE", "strasse", (0, 0, 0, 1), (0, 7)),
+    ("to be or not to be", "to be or to be", (0, 1, 0, 6), (4, 18)),
+    ("a b", "b a", (0, 1, 1, 2), (2, 3)),
 ]
 
 
@@ -37,6 +51,55 @@ def test_hand_counted_clips(reference: str, hypothesis: str, words: tuple, chara
     clip = score([reference], [hypothesis], BASIC).clips[0]
     assert (clip.substitutions, clip.deletions, clip.insertions, clip.words) == words
     assert (clip.character_errors, clip.characters) == characters
+
+
+def nist_counts(reference: list[str], hypothesis: list[str]) -> tuple[int, int, int]:
+    """Substitutions, deletions, insertions of the alignment that sclite takes: the cheapest with 4, 3 and 3 for them."""
+    best = {
+        (0, 0): (0, 0, 0, 0)
+    }  # (reference words, hypothesis words) done → cost, substitutions, deletions, insertions
+    for i in range(len(reference) + 1):
+        for j in range(len(hypothesis) + 1):
+            ways = []
+            if i and j:
+                cost, s, d, n = best[i - 1, j - 1]
+                wrong = reference[i - 1] != hypothesis[j - 1]
+                ways.append((cost + 4 * wrong, s + wrong, d, n))
+            if i:
+                cost, s, d, n = best[i - 1, j]
+                ways.append((cost + 3, s, d + 1, n))
+            if j:
+                cost, s, d, n = best[i, j - 1]
+                ways.append((cost + 3, s, d, n + 1))
+            if ways:
+                best[i, j] = min(ways)
+    return best[len(reference), len(hypothesis)][1:]
+
+
+@pytest.mark.parametrize("reference, hypothesis, words, _", CASES)
+def test_nists_alignment_counts_the_same(reference: str, hypothesis: str, words: tuple, _: tuple) -> None:
+    assert nist_counts(BASIC(reference).split(), BASIC(hypothesis).split()) == words[:3]
+
+
+def test_there_are_thirty_pairs() -> None:
+    assert len(CASES) == 30
+
+
+def test_the_other_rates_are_jiwers() -> None:
+    references, hypotheses = zip(*((BASIC(r), BASIC(h)) for r, h, words, _ in CASES if words[3]), strict=True)
+    ours, theirs = score(references, hypotheses, NONE), jiwer.process_words(list(references), list(hypotheses))
+    assert (ours.wer, ours.mer, ours.wil) == pytest.approx((theirs.wer, theirs.mer, theirs.wil))
+    wrong = sum(r.split() != h.split() for r, h in zip(references, hypotheses, strict=True))
+    assert ours.sentence_error_rate == wrong / len(references)
+
+
+def test_speakers_widen_the_interval() -> None:
+    """Four speakers make the same errors in all their clips: clips of a speaker are not independent."""
+    clips = score(["a b c d"] * 400, ["a b c d"] * 200 + ["a b x y"] * 200, NONE)
+    speakers = [f"s{i // 100}" for i in range(400)]
+    by_clip, by_speaker = clips.wer_interval(), clips.wer_interval(speakers)
+    assert by_speaker[1] - by_speaker[0] > 5 * (by_clip[1] - by_clip[0])
+    assert clips.wer_interval([str(i) for i in range(400)]) == by_clip
 
 
 def test_rates_are_pooled_not_averaged() -> None:

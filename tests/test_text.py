@@ -89,3 +89,24 @@ def test_whisper_en_needs_no_network() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "21 colors"
+
+
+def test_replacements_are_whole_words_on_both_sides(tmp_path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("# names\nColour => color\nall right => alright  # joined\n\nokay =>\n")
+    normalize = get_normalizer("basic", file)
+    assert normalize("Overall right, all right!") == "overall right alright"  # never inside a word
+    assert normalize("okay the COLOUR okay") == "the color"
+    plain = get_normalizer("basic")
+    assert normalize.version.startswith(f"{plain.version}, replacements ") and normalize.name == "basic"
+    file.write_text("colour => hue\n")
+    get_normalizer.cache_clear()
+    assert get_normalizer("basic", file).version != normalize.version
+    assert get_normalizer("whisper-en", file)("the color") == "the hue"  # both sides of a line are normalised too
+
+
+def test_a_line_that_is_no_replacement_is_named(tmp_path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("a => b\nc d\n")
+    with pytest.raises(TinyAudioError, match=r"Line 2 of .* is 'c d'"):
+        get_normalizer("none", file)

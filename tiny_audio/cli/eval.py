@@ -1,4 +1,4 @@
-"""`ta eval`: word error rate and speed of a model on a dataset."""
+"""`ta eval`: word error rate and speed of models on datasets and benchmarks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,9 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 DatasetsOption = Annotated[
     list[str] | None,
-    typer.Option("--dataset", "-d", help="Shipped corpus, local path, or Hub id; may be repeated. [quickstart]"),
+    typer.Option(
+        "--dataset", "-d", help="Benchmark (see --list), local path, or Hub id; may be repeated. [quickstart]"
+    ),
 ]
 SampleOption = Annotated[
     int | None, typer.Option("--max-samples", "-n", min=1, help="Clips, drawn at random with a seed. [all]")
@@ -21,14 +23,36 @@ NormalizerOption = Annotated[
     typer.Option(help="whisper-en, basic or none. [whisper-en; basic for quickstart, where digits are words]"),
 ]
 ProviderOption = Annotated[
-    str | None, typer.Option(help="local (our checkpoints) or huggingface (any other). [chosen by the checkpoint]")
+    str | None, typer.Option(help="local (our checkpoints), huggingface (any other). [chosen by the checkpoint]")
+]
+ProvidersOption = Annotated[
+    str | None, typer.Option(metavar="A,B:MODEL…", help="Several, measured side by side; each with a model of its own.")
 ]
 ResultsOption = Annotated[
     Path | None, typer.Option(help="Folder of the results. [outputs/eval/…, the same for the same command]")
 ]
+ReplacementsOption = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="Lines `this => that`, for both sides when scored.")
+]
 StreamingOption = Annotated[bool, typer.Option("--streaming", help="Read the dataset as it comes, not whole first.")]
 RemoteCodeOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 FailuresOption = Annotated[bool, typer.Option("--allow-failures", help="Exit with 0 though clips failed.")]
+KeepAudioOption = Annotated[bool, typer.Option("--keep-audio", help="Copy each clip into the results, for reports.")]
+PushOption = Annotated[bool, typer.Option("--push-results", help="Add the figures to the model's card.")]
+
+
+def list_benchmarks(wanted: bool) -> None:
+    if wanted:
+        from tiny_audio import console
+        from tiny_audio.evaluation.benchmarks import COLUMNS, listing
+
+        console.table(COLUMNS, listing(), right=("hours",))
+        raise typer.Exit
+
+
+ListOption = Annotated[
+    bool, typer.Option("--list", callback=list_benchmarks, is_eager=True, help="The benchmarks, with their licences.")
+]
 
 
 @app.command()
@@ -37,12 +61,13 @@ def evaluate(
     model: ModelOption = None,
     dataset: DatasetsOption = None,
     max_samples: SampleOption = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
+    split: Annotated[str | None, typer.Option(help="Split of the dataset. [the benchmark's, or test]")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a Hub dataset.")] = None,
-    audio_column: Annotated[str, typer.Option(help="Column with the audio.")] = "audio",
-    text_column: Annotated[str, typer.Option(help="Column with the transcript.")] = "text",
+    audio_column: Annotated[str | None, typer.Option(help="Column with the audio. [audio]")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column with the transcript. [text]")] = None,
     normalizer: NormalizerOption = None,
+    replacements: ReplacementsOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips decoded together.")] = 16,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -50,37 +75,23 @@ def evaluate(
     max_new_tokens: NewTokensOption = None,
     output_dir: ResultsOption = None,
     streaming: StreamingOption = False,
+    keep_audio: KeepAudioOption = False,
     provider: ProviderOption = None,
+    providers: ProvidersOption = None,
     trust_remote_code: RemoteCodeOption = False,
     allow_failures: FailuresOption = False,
+    push_results: PushOption = False,
+    list_all: ListOption = False,
 ) -> None:
-    """Measure a model's word error rate and speed on a dataset. The same command again resumes."""
-    from tiny_audio.evaluation import evaluate_datasets
+    """Measure word error rate and speed on datasets and benchmarks. The same command again resumes."""
+    given = dict(locals())
+    from tiny_audio.evaluation import evaluate_all
     from tiny_audio.evaluation.settings import EvalSettings
 
     if model and model_id:
         raise typer.BadParameter(f"Two models are named, {model_id} and {model}; give one.")
-    datasets = dataset or ["quickstart"]
-    settings = EvalSettings(
-        model=model or model_id or "nano",
-        dataset=datasets[0],
-        config=config,
-        split=split,
-        revision=revision,
-        audio_column=audio_column,
-        text_column=text_column,
-        streaming=streaming,
-        max_samples=max_samples,
-        normalizer=normalizer,
-        provider=provider,
-        trust_remote_code=trust_remote_code,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        num_beams=num_beams,
-        max_new_tokens=max_new_tokens,
-        output_dir=output_dir,
-    )
-    evaluations = evaluate_datasets(settings, datasets)
+    settings = EvalSettings.of(given, model=model or model_id)
+    several = [name.strip() for name in providers.split(",")] if providers else []
+    evaluations = evaluate_all(settings, dataset or ["quickstart"], several, push=push_results)
     if any(metrics.num_failed for metrics in evaluations) and not allow_failures:
         raise typer.Exit(1)

@@ -56,5 +56,6 @@ def _first(names: Sequence[str], found: Sequence[str]) -> str | None:
 
 def _missing(found: Sequence[str], wanted: str, kind: str, dataset: str) -> TinyAudioError:
     nearest = get_close_matches(wanted, list(found), n=1, cutoff=0.5)
-    hint = f"; did you mean data.{kind}_column={nearest[0]}?" if nearest else f"; set data.{kind}_column."
+    name = nearest[0] if nearest else "NAME"
+    hint = f"; {'did you mean' if nearest else 'set'} data.{kind}_column={name} (ta eval: --{kind}-column {name})?"
     return TinyAudioError(f"{dataset} has no {kind} column `{wanted}`; its columns are {', '.join(found)}{hint}")

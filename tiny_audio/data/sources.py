@@ -135,6 +135,12 @@ def _unknown_split(config: DataConfig, split: str, found: list[str]) -> TinyAudi
 def _open_local(config: DataConfig, split: str) -> Corpus:
     splits = local_splits(config)
     stored, part = choose_split(config, split, list(splits))
+    if stored == WHOLE and split == config.test_split:
+        logger.warning(
+            "%s has no splits, so all of it is the test: also the clips that `ta train` would train on; the `%s` split is "
+            "what it holds out.",
+            *(config.path, config.eval_split),
+        )
     files = splits[stored]
     return _corpus(config, split, part, lambda: open_records(files), files[0].parent)
 

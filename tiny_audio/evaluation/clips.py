@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tiny_audio.data.config import DataConfig
-from tiny_audio.data.corpus import Example, Row, load_row
+from tiny_audio.data.corpus import Corpus, Example, Row, load_row
 from tiny_audio.data.sources import open_corpus
 from tiny_audio.data.streaming import stream_corpus
+from tiny_audio.evaluation.benchmarks import is_scored
 from tiny_audio.evaluation.noise import estimate_snr
 from tiny_audio.evaluation.settings import EvalSettings
 
@@ -33,7 +34,7 @@ class Clip:
     id: str
     reference: str
     load: Callable[[], Example]
-    audio: str | None = None  # its file, where it has one of its own
+    audio: str | None = None  # its file (absolute), where it has one of its own
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class EvalSet:
     num_clips: int | None
     fingerprint: str | None  # of ids and references
     batches: Callable[[], Iterator[list[Clip]]]
+    left_out: int = 0  # clips that the leaderboard does not score
 
 
 def open_eval_set(settings: EvalSettings) -> EvalSet:
@@ -66,8 +68,8 @@ def open_eval_set(settings: EvalSettings) -> EvalSet:
         path=settings.dataset,
         config=settings.config,
         revision=settings.revision,
-        audio_column=settings.audio_column,
-        text_column=settings.text_column,
+        audio_column=settings.audio_column or DataConfig.audio_column,
+        text_column=settings.text_column or DataConfig.text_column,
         streaming=settings.streaming,
         seed=settings.seed,
     )
@@ -77,21 +79,34 @@ def open_eval_set(settings: EvalSettings) -> EvalSet:
 
 
 def _mapped(config: DataConfig, settings: EvalSettings) -> EvalSet:
-    corpus = open_corpus(config, settings.split, max_samples=settings.max_samples)
+    corpus = open_corpus(config, settings.split or config.test_split)
+    whole = len(corpus)
+    if settings.benchmark is not None:
+        corpus = corpus.select([i for i, text in enumerate(corpus.texts) if is_scored(text)])
+    left_out = whole - len(corpus)
+    if settings.max_samples is not None:
+        corpus = corpus.sample(settings.max_samples, settings.seed)
     ids, texts = corpus.ids, corpus.texts
 
     def batches() -> Iterator[list[Clip]]:
         order = np.argsort(-np.nan_to_num(corpus.durations, nan=-1.0), kind="stable")
-        clips = (Clip(ids[i], texts[i], partial(corpus.load, i), corpus.audio_path(i)) for i in order.tolist())
+        clips = (Clip(ids[i], texts[i], partial(corpus.load, i), _file_of(corpus, i)) for i in order.tolist())
         return _batched(clips, settings.batch_size)
 
     digest = hashlib.sha256("\0".join([*ids, *texts]).encode("utf-8", "backslashreplace"))
-    return EvalSet(len(corpus), digest.hexdigest()[:10], batches)
+    return EvalSet(len(corpus), digest.hexdigest()[:10], batches, left_out)
+
+
+def _file_of(corpus: Corpus, index: int) -> str | None:
+    path = corpus.audio_path(index)
+    return None if path is None or corpus.reader.columns.offset is not None else os.path.abspath(path)
 
 
 def _streamed(config: DataConfig, settings: EvalSettings) -> EvalSet:
     def batches() -> Iterator[list[Clip]]:
-        rows = stream_corpus(config, settings.split, max_samples=settings.max_samples)
+        rows = stream_corpus(config, settings.split or config.test_split, max_samples=settings.max_samples)
+        if settings.benchmark is not None:
+            rows = (row for row in rows if is_scored(row.text))
         names = _unique_names()
         for buffer in _batched(rows, STREAM_BATCHES * settings.batch_size):
             longest_first = sorted(buffer, key=_length, reverse=True)

@@ -40,7 +40,7 @@ class ClipResult:
     latency: float | None = None  # seconds from asking to the whole text
     first_token: float | None = None  # seconds from asking to the first piece of text
     snr: float | None = None  # dB, estimated from the samples
-    audio: str | None = None  # the clip's file, where it has one of its own
+    audio: str | None = None  # the clip's file, where it has one of its own: absolute, or relative to the results
     metadata: dict[str, Any] = field(default_factory=dict)  # the dataset's other columns: speaker, accent …
     words: list[dict[str, Any]] | None = None  # of the prediction: text, start, end (seconds), speaker
     reference_times: list[dict[str, Any]] | None = None  # the same of the reference: the dataset's column `words`
@@ -102,8 +102,15 @@ class Metrics:
     cost_usd: float | None = None  # audio minutes x configured price
     word_time_error: dict[str, Any] = field(default_factory=dict)  # seconds between matched words' times
     diarization: dict[str, Any] = field(default_factory=dict)  # diarization error rate and its parts
+    left_out: int = 0  # clips of a benchmark that the leaderboard does not score
     comparable: str = ""  # whether the figure compares with the leaderboard's, or why not
     folder: Path = field(default=Path(), compare=False)  # where it lies; not written
+
+    @property
+    def dataset_name(self) -> str:
+        """The benchmark's name, a local dataset's last part, or a Hub id."""
+        path = self.dataset.get("benchmark") or self.dataset["path"]
+        return Path(path).resolve().name if Path(path).exists() else path
 
     @classmethod
     def read(cls, folder: Path) -> "Metrics":

@@ -9,8 +9,11 @@ from typing import Any
 
 from tiny_audio.audio.reading import SAMPLING_RATE
 from tiny_audio.console import Progress, progress, say
+from tiny_audio.evaluation.audio_files import keep
+from tiny_audio.evaluation.benchmarks import resolved
 from tiny_audio.evaluation.clips import LoadedClip, load_ahead, open_eval_set
 from tiny_audio.evaluation.decoding import Decoder
+from tiny_audio.evaluation.leaderboard import write_leaderboard_files
 from tiny_audio.evaluation.providers import PROVIDERS, Provider, choose_provider, model_of, open_provider, source_of
 from tiny_audio.evaluation.providers.source import short_hash
 from tiny_audio.evaluation.report import summary_text
@@ -37,6 +40,7 @@ def evaluate(settings: EvalSettings, opener: Opener = open_provider) -> Metrics:
     Raises:
         TinyAudioError: unknown model or dataset, no clip at all, or not one clip that could be decoded.
     """
+    settings = resolved(settings)
     if settings.normalizer is None and settings.normalizer_name == "basic":
         say(f"Normalizer basic: {settings.dataset} is digits and commands, which whisper-en would join into numbers.")
     identity = _identity(settings)
@@ -54,12 +58,15 @@ def evaluate(settings: EvalSettings, opener: Opener = open_provider) -> Metrics:
             if first is not None:
                 if not PROVIDERS[identity["provider"]].service:
                     _warm_up(provider, first)
-                decoder = Decoder(provider, get_normalizer(settings.normalizer_name))
-                with progress(f"{identity['model']} on {settings.dataset}", eval_set.num_clips) as bar:
-                    seconds = _decode_all(chain([first], batches), decoder, folder, bar)
+                decoder = Decoder(provider, get_normalizer(settings.normalizer_name, settings.replacements))
+                with progress(f"{identity['model']} on {settings.dataset_name}", eval_set.num_clips) as bar:
+                    seconds = _decode_all(chain([first], batches), decoder, folder, bar, settings.keep_audio)
         results = list(folder.results.values())
         metrics = summarise(settings, identity, provider, results, seconds)
-        return folder.finish(metrics, summary_text(metrics, results))
+        metrics.left_out = eval_set.left_out
+        metrics = folder.finish(metrics, summary_text(metrics, results))
+        write_leaderboard_files(metrics, results)
+        return metrics
 
 
 def _identity(settings: EvalSettings) -> dict[str, Any]:
@@ -70,6 +77,7 @@ def _identity(settings: EvalSettings) -> dict[str, Any]:
         "model_fingerprint": None if source is None else source.fingerprint(),
         "provider": choose_provider(settings),
         "base_url": settings.base_url,
+        "benchmark": settings.benchmark,
         "dataset": settings.dataset,
         "config": settings.config,
         "split": settings.split,
@@ -80,17 +88,20 @@ def _identity(settings: EvalSettings) -> dict[str, Any]:
         "max_samples": settings.max_samples,
         "seed": settings.seed,
         "normalizer": settings.normalizer_name,
-        "normalizer_version": get_normalizer(settings.normalizer_name).version,
+        "normalizer_version": get_normalizer(settings.normalizer_name, settings.replacements).version,
         "batch_size": settings.batch_size,
         "device": settings.device,
         "dtype": settings.dtype,
         "num_beams": settings.num_beams,
         "max_new_tokens": settings.max_new_tokens,
+        "word_times": settings.word_times,
+        "first_token": settings.first_token,
+        "keep_audio": settings.keep_audio,
     }
 
 
 def _default_folder(settings: EvalSettings, identity: dict[str, Any]) -> Path:
-    name = f"{slug(identity['model'])}-{slug(settings.dataset)}-{settings.split}-{short_hash(identity)}"
+    name = f"{slug(identity['model'])}-{slug(settings.dataset_name)}-{settings.split}-{short_hash(identity)}"
     return Path("outputs") / "eval" / name
 
 
@@ -109,7 +120,7 @@ def _warm_up(provider: Provider, batch: list[LoadedClip]) -> None:
 
 
 def _decode_all(
-    batches: Iterator[list[LoadedClip]], decoder: Decoder, folder: ResultsFolder, bar: Progress
+    batches: Iterator[list[LoadedClip]], decoder: Decoder, folder: ResultsFolder, bar: Progress, keep_audio: bool
 ) -> dict[str, float]:
     """Decode and store all batches; returns where the seconds of the loop went."""
     bar.advance(len(folder.results), "already there" if folder.results else "")
@@ -118,7 +129,7 @@ def _decode_all(
     errors = words = 0
     for batch in batches:
         waited += time.perf_counter() - asked
-        results = decoder.decode(batch)
+        results = decoder.decode([keep(clip, folder.path) for clip in batch] if keep_audio else batch)
         folder.append(results)
         errors += sum(result.word_errors for result in results)
         words += sum(result.reference_words or 0 for result in results)

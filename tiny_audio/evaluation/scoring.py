@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import jiwer
 import numpy as np
 
+from tiny_audio.evaluation.results import ClipResult
+
 INTERVAL_LEVEL = 0.95
 
 
@@ -109,6 +111,18 @@ class Scores:
         if groups is not None:
             errors, words = _summed(errors, groups), _summed(words, groups)
         return bootstrap_interval(errors, words)
+
+
+def counts_of(result: ClipResult) -> ClipScore:
+    """What was counted when a clip was decoded: no text is normalised twice."""
+    return ClipScore(
+        substitutions=result.substitutions or 0,
+        deletions=result.deletions or 0,
+        insertions=result.insertions or 0,
+        words=result.reference_words or 0,
+        character_errors=result.character_errors or 0,
+        characters=result.reference_characters or 0,
+    )
 
 
 def _summed(values: Sequence[int], groups: Sequence[str]) -> list[int]:

@@ -1,7 +1,8 @@
 """What one evaluation is asked to do: model, dataset, normaliser, decoding."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.text.normalizers import NORMALIZERS
@@ -17,12 +18,13 @@ class EvalSettings:
     model: str | None = (
         None  # shipped name, checkpoint folder, Hub id (`owner/name@revision`), or a service's name of it
     )
-    dataset: str = "quickstart"  # what DataConfig.path takes
+    dataset: str = "quickstart"  # a benchmark's name, or what DataConfig.path takes
     config: str | None = None  # of the dataset
-    split: str = "test"
+    split: str | None = None  # None: the benchmark's, else test
     revision: str | None = None  # of the dataset
-    audio_column: str = "audio"
-    text_column: str = "text"
+    audio_column: str | None = None  # None: the benchmark's, else audio
+    text_column: str | None = None  # None: the benchmark's, else text
+    benchmark: str | None = None  # the name that `dataset` had in the table of benchmarks
     streaming: bool = False
     max_samples: int | None = None  # a seeded random sample of so many clips; None: all
     seed: int = 0
@@ -55,6 +57,17 @@ class EvalSettings:
             raise TinyAudioError(f"Unknown dtype {self.dtype!r}: expected one of {', '.join(DTYPES)}.")
         if self.normalizer is not None and self.normalizer not in NORMALIZERS:
             raise TinyAudioError(f"Unknown normalizer {self.normalizer!r}: expected one of {', '.join(NORMALIZERS)}.")
+
+    @classmethod
+    def of(cls, options: dict[str, Any], **others: Any) -> "EvalSettings":
+        """Settings of the options that bear the name of one; `others` come first. `dataset` is chosen later."""
+        names = {item.name for item in fields(cls)} - {"dataset"}
+        return cls(**{**{name: value for name, value in options.items() if name in names}, **others})
+
+    @property
+    def dataset_name(self) -> str:
+        """What results call the dataset."""
+        return self.benchmark or self.dataset
 
     @property
     def normalizer_name(self) -> str:

@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.evaluation.benchmarks import comparability
+from tiny_audio.evaluation.diarization import diarization_error
 from tiny_audio.evaluation.hardware import hardware, library_versions, peak_memory_bytes
 from tiny_audio.evaluation.providers.base import Provider
 from tiny_audio.evaluation.results import ClipResult, Metrics
-from tiny_audio.evaluation.scoring import ClipScore, Scores, score
+from tiny_audio.evaluation.scoring import ClipScore, Scores, counts_of, score
 from tiny_audio.evaluation.settings import EvalSettings
+from tiny_audio.evaluation.word_times import word_time_error
 from tiny_audio.text.normalizers import get_normalizer
 
 RTFX_TIMED = "features, model and detokenising, after one warm-up batch; reading and decoding files not counted"
-DATASET_KEYS = ("config", "split", "revision", "max_samples", "seed", "dataset_fingerprint")
+DATASET_KEYS = ("benchmark", "config", "split", "revision", "max_samples", "seed", "dataset_fingerprint")
 FEWEST_SPEAKERS = 5  # fewer say little of how speakers differ
 PERCENTILES = (50, 90, 95, 99)
 
@@ -41,12 +44,12 @@ def summarise(
     if not scored:
         reason = f"; the first error is {results[0].error}" if results else ""
         raise TinyAudioError(
-            f"No clip of {settings.dataset} could be measured: {len(results)} found, {len(results)} failed{reason}"
+            f"No clip of {settings.dataset_name} could be measured: {len(results)} found, {len(results)} failed{reason}"
         )
     audio_seconds = sum(result.duration or 0 for result in scored)
     decode_seconds = sum(result.seconds or 0 for result in scored)
     return Metrics(
-        **_rates([_counts(result) for result in scored], scored),
+        **_rates([counts_of(result) for result in scored], scored),
         num_samples=len(results),
         num_failed=len(results) - len(scored),
         audio_seconds=round(audio_seconds, 3),
@@ -68,18 +71,9 @@ def summarise(
         first_token=_percentiles([result.first_token for result in scored]),
         seconds={name: round(value, 3) for name, value in seconds.items()},
         peak_memory_bytes=peak_memory_bytes(provider.device),
-    )
-
-
-def _counts(result: ClipResult) -> ClipScore:
-    """What was counted when the clip was decoded: no text is normalised twice."""
-    return ClipScore(
-        substitutions=result.substitutions or 0,
-        deletions=result.deletions or 0,
-        insertions=result.insertions or 0,
-        words=result.reference_words or 0,
-        character_errors=result.character_errors or 0,
-        characters=result.reference_characters or 0,
+        word_time_error=word_time_error(scored),
+        diarization=diarization_error(scored),
+        comparable=comparability(settings, len(results) - len(scored)),
     )
 
 

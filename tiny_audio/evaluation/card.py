@@ -1,0 +1,133 @@
+"""The figures of evaluations in a model's card: `model-index` metadata and `.eval_results`, in its folder or on the Hub."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from tiny_audio.console import say
+from tiny_audio.errors import TinyAudioError
+from tiny_audio.evaluation.leaderboard import eval_result, eval_results_name
+from tiny_audio.evaluation.providers import source_of
+from tiny_audio.evaluation.providers.source import SHIPPED, ModelSource
+from tiny_audio.evaluation.results import Metrics, write_atomically
+from tiny_audio.evaluation.settings import EvalSettings
+
+CARD = "README.md"
+TASK = "automatic-speech-recognition"
+
+
+def push_results(settings: EvalSettings, evaluations: Sequence[Metrics]) -> None:
+    """Add the figures to the card of the measured model; on the Hub in one commit. What else the card says stays.
+
+    Raises:
+        TinyAudioError: the model is shipped or a service's, so that no card is the user's; no permission; no network.
+    """
+    source = source_of(settings)
+    if source is None or source.name in SHIPPED:
+        raise TinyAudioError(
+            f"{settings.model or 'nano'} has no card of yours; --push-results takes a folder or a Hub id."
+        )
+    if source.local:
+        _write_folder(Path(source.location), evaluations)
+    else:
+        _commit(source.location, source.revision, evaluations)
+
+
+def require_card(settings: EvalSettings) -> ModelSource:
+    """Where the model is whose card is to be written.
+
+    Raises:
+        TinyAudioError: it is shipped or a service's, so that its card is not the user's.
+    """
+    source = source_of(settings)
+    if source is None or source.name in SHIPPED:
+        name = settings.model or settings.provider or "nano"
+        raise TinyAudioError(f"{name} has no card of yours; --push-results takes a checkpoint's folder or a Hub id.")
+    return source
+
+
+def updated_card(content: str | None, model: str, evaluations: Sequence[Metrics]) -> str:
+    """The card with the figures in its metadata; those of the same dataset, configuration and split are replaced.
+
+    Raises:
+        TinyAudioError: the card's metadata is no YAML.
+    """
+    import yaml
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    try:
+        card = ModelCard(content or f"---\n{{}}\n---\n\n# {model}\n", ignore_metadata_errors=False)
+    except (ValueError, yaml.YAMLError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TinyAudioError(
+            f"The metadata of the model's card cannot be read ({reason}); mend its YAML first."
+        ) from error
+    data = cast(ModelCardData, card.data)
+    new = [EvalResult(**_entry(metrics)) for metrics in evaluations]
+    known = [old for old in data.eval_results or [] if not any(old.is_equal_except_value(one) for one in new)]
+    data.model_name = data.model_name or model
+    data.eval_results = [*known, *new]
+    return str(card)
+
+
+def _entry(metrics: Metrics) -> dict[str, Any]:
+    """A figure as the Hub's metadata names it; its WER is in per cent, as other cards give theirs."""
+    return {
+        "task_type": TASK,
+        "task_name": "Automatic Speech Recognition",
+        "dataset_type": metrics.dataset["path"],
+        "dataset_name": metrics.dataset_name,
+        "dataset_config": metrics.dataset["config"],
+        "dataset_split": metrics.dataset["split"],
+        "dataset_revision": metrics.dataset["revision"],
+        "metric_type": "wer",
+        "metric_name": f"WER ({metrics.normalizer['name']})",
+        "metric_value": round(100 * metrics.wer, 2),
+    }
+
+
+def _write_folder(folder: Path, evaluations: Sequence[Metrics]) -> None:
+    card = folder / CARD
+    content = card.read_text(encoding="utf-8") if card.exists() else None
+    write_atomically(card, updated_card(content, folder.name, evaluations))
+    for name, text in _eval_results(evaluations).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_atomically(folder / name, text)
+    say(f"Card: {card}")
+
+
+def _commit(repository: str, revision: str | None, evaluations: Sequence[Metrics]) -> None:
+    import httpx2
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    api = HfApi()
+    try:
+        try:
+            content = Path(api.hf_hub_download(repository, CARD, revision=revision)).read_text(encoding="utf-8")
+        except EntryNotFoundError:
+            content = None
+        card = updated_card(content, repository.split("/")[-1], evaluations)
+        files = {CARD: card, **_eval_results(evaluations)}
+        operations = [CommitOperationAdd(name, text.encode()) for name, text in files.items()]
+        title = "Add evaluation results of " + ", ".join(metrics.dataset_name for metrics in evaluations)
+        commit = api.create_commit(repository, operations, commit_message=title, revision=revision)
+    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TinyAudioError(
+            f"The card of {repository} was not changed ({reason}); check the network, and that HF_TOKEN may write there. "
+            "The results stay in their folder."
+        ) from error
+    say(f"Card: {commit.commit_url}")
+
+
+def _eval_results(evaluations: Sequence[Metrics]) -> dict[str, str]:
+    """Files of `.eval_results`, by name."""
+    import yaml
+
+    entries = ((metrics, eval_result(metrics)) for metrics in evaluations)
+    return {
+        eval_results_name(metrics): yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)
+        for metrics, entry in entries
+        if entry is not None
+    }
