@@ -2,6 +2,7 @@
 
 import base64
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -89,14 +90,15 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def save_glmasr(folder: Path) -> None:
-    config = transformers.GlmAsrConfig(
-        audio_config=MEL_128, text_config=TEXT, audio_token_id=259, initializer_range=0.2
+def save_glmasr(folder: Path, kind: str = "GlmAsr", text: str = "llama") -> None:
+    """GLM-ASR, or Audio Flamingo 3, which is built like it."""
+    config_class, processor_class = (getattr(transformers, kind + part) for part in ("Config", "Processor"))
+    config = config_class(
+        audio_config=MEL_128, text_config={**TEXT, "model_type": text}, audio_token_id=259, initializer_range=0.2
     )
-    _silenced(transformers.GlmAsrForConditionalGeneration(config)).save_pretrained(folder)
+    _silenced(getattr(transformers, f"{kind}ForConditionalGeneration")(config)).save_pretrained(folder)
     extractor = transformers.WhisperFeatureExtractor(feature_size=128)
-    processor = transformers.GlmAsrProcessor(extractor, byte_tokenizer(), chat_template=PARTS, audio_token="<audio>")
-    processor.save_pretrained(folder)
+    processor_class(extractor, byte_tokenizer(), chat_template=PARTS, audio_token="<audio>").save_pretrained(folder)
 
 
 def save_qwen3_asr(folder: Path) -> None:
@@ -177,6 +179,7 @@ OTHERS = {
     "whisper": save_whisper,
     "parakeet": save_parakeet,
     "glmasr": save_glmasr,
+    "audioflamingo3": partial(save_glmasr, kind="AudioFlamingo3", text="qwen2"),
     "qwen3-asr": save_qwen3_asr,
     "granite-speech": save_granite_speech,
     "voxtral": save_voxtral,

@@ -29,7 +29,8 @@ GRANITE = "can you transcribe the speech into a written format?"
 INSTRUCTIONS = {"granite_speech": GRANITE, "granite_speech_plus": GRANITE}
 # What these take whole, in seconds; the others say it as `max_audio_len` or get windows of 30 s.
 LONGEST = {"voxtral": 30 * 60, "qwen3_asr": 20 * 60}
-MASKED = ("glmasr", "voxtral", "qwen3_asr")  # padding changes no text (tried); the others are decoded one by one
+# Padding changes no text of theirs (tried on each); the others are decoded one by one.
+MASKED = ("glmasr", "audioflamingo3", "voxtral", "qwen3_asr")
 FRAMED = ("audioflamingo3", "musicflamingo")  # answer "The spoken content of the audio is '…'."
 
 
@@ -52,8 +53,8 @@ class AudioLLM:
         self.processor.tokenizer.padding_side = "left"  # or the answer would follow the padding
         self.model = loader.model(_auto_class(config))
         self.batch_size = settings.batch_size if self.kind in MASKED else 1
-        seconds = LONGEST.get(self.kind) or getattr(self.processor, "max_audio_len", WINDOW_SECONDS)
-        self.longest = int(seconds * SAMPLING_RATE)
+        takes = getattr(self.processor, "max_audio_len", WINDOW_SECONDS)  # seconds
+        self.longest = LONGEST.get(self.kind, takes) * SAMPLING_RATE
         self.max_new_tokens = int(settings.max_new_tokens or self.model.generation_config.max_new_tokens or TOKENS)
         self.decoding: dict[str, Any] = {"num_beams": settings.num_beams or 1, "max_new_tokens": self.max_new_tokens}
 
