@@ -10,7 +10,10 @@ from tiny_audio.audio.reading import SAMPLING_RATE
 from tiny_audio.audio.segment import Window, split_windows
 from tiny_audio.evaluation.hardware import pick_device
 from tiny_audio.evaluation.providers.base import Hypothesis, TimedWord
+from tiny_audio.evaluation.providers.huggingface.audio_llm import AudioLLM, is_audio_llm
+from tiny_audio.evaluation.providers.huggingface.ctc import CTCRecogniser, is_ctc
 from tiny_audio.evaluation.providers.huggingface.loading import Loader
+from tiny_audio.evaluation.providers.huggingface.pipelined import PipelinedRecogniser
 from tiny_audio.evaluation.providers.source import ModelSource
 from tiny_audio.evaluation.settings import EvalSettings
 
@@ -50,14 +53,12 @@ class HuggingFaceProvider:
 
 def _recogniser(settings: EvalSettings, loader: Loader) -> Recogniser:
     """The family by the config's class and the processor's face, never by the checkpoint's name."""
-    from tiny_audio.evaluation.providers.huggingface.audio_llm import AudioLLM, is_audio_llm
-    from tiny_audio.evaluation.providers.huggingface.ctc import CTCRecogniser, is_ctc
-    from tiny_audio.evaluation.providers.huggingface.pipelined import PipelinedRecogniser
-
     config = loader.config()
     if is_ctc(config):
         return CTCRecogniser(settings, loader)
-    return AudioLLM(settings, loader) if is_audio_llm(config) else PipelinedRecogniser(settings, loader)
+    with loader.explained():  # to look at a processor may take a library that is not here
+        heard_by_a_language_model = is_audio_llm(config)
+    return AudioLLM(settings, loader) if heard_by_a_language_model else PipelinedRecogniser(settings, loader)
 
 
 def _joined(windows: list[Window], heard: list[Hypothesis]) -> Hypothesis:
