@@ -141,6 +141,11 @@ def test_no_word_times_is_said(name: str, saved) -> None:
         opened(saved(name), word_times=True)
 
 
+def test_no_first_token_is_said(saved) -> None:
+    with pytest.raises(TinyAudioError, match="no time to the first token"):
+        opened(saved("whisper"), first_token=True)
+
+
 def test_the_provider_chooses_itself(nano: Path, saved) -> None:
     for model, provider in ((nano, "local"), (saved("whisper"), "huggingface")):
         assert choose_provider(EvalSettings(model=str(model))) == provider

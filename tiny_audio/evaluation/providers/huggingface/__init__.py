@@ -8,6 +8,7 @@ import numpy as np
 
 from tiny_audio.audio.reading import SAMPLING_RATE
 from tiny_audio.audio.segment import Window, split_windows
+from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.hardware import pick_device
 from tiny_audio.evaluation.providers.base import Hypothesis, TimedWord
 from tiny_audio.evaluation.providers.huggingface.audio_llm import AudioLLM, is_audio_llm
@@ -36,6 +37,11 @@ class HuggingFaceProvider:
     """A checkpoint of transformers, of the family that its config tells."""
 
     def __init__(self, settings: EvalSettings, source: ModelSource) -> None:
+        if settings.first_token:
+            raise TinyAudioError(
+                "The provider huggingface gives whole texts, not pieces: no time to the first token; the local checkpoints "
+                "and openai do."
+            )
         self.device = pick_device(settings.device)
         self.recogniser = _recogniser(settings, Loader(settings, source, self.device))
         self.decoding = {**self.recogniser.decoding, "model_batch_size": self.recogniser.batch_size}
@@ -46,9 +52,8 @@ class HuggingFaceProvider:
         return [_joined(windows, list(islice(heard, len(windows)))) for windows in split]
 
     def _decode(self, waveforms: list[np.ndarray]) -> Iterator[Hypothesis]:
-        size = self.recogniser.batch_size
-        for start in range(0, len(waveforms), size):
-            yield from self.recogniser.transcribe(waveforms[start : start + size])
+        for batch in _alike(waveforms, self.recogniser.batch_size):
+            yield from self.recogniser.transcribe(batch)
 
 
 def _recogniser(settings: EvalSettings, loader: Loader) -> Recogniser:
@@ -59,6 +64,19 @@ def _recogniser(settings: EvalSettings, loader: Loader) -> Recogniser:
     with loader.explained():  # to look at a processor may take a library that is not here
         heard_by_a_language_model = is_audio_llm(config)
     return AudioLLM(settings, loader) if heard_by_a_language_model else PipelinedRecogniser(settings, loader)
+
+
+def _alike(waveforms: list[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """At most `size` neighbours, none twice as long as another: padding is work as well."""
+    batch: list[np.ndarray] = []
+    for waveform in waveforms:
+        lengths = [len(waveform), *map(len, batch)]
+        if len(batch) == size or max(lengths) > 2 * min(lengths):
+            yield batch
+            batch = []
+        batch.append(waveform)
+    if batch:
+        yield batch
 
 
 def _joined(windows: list[Window], heard: list[Hypothesis]) -> Hypothesis:
