@@ -142,7 +142,7 @@ def test_no_word_times_is_said(name: str, saved) -> None:
 
 
 def test_no_first_token_is_said(saved) -> None:
-    with pytest.raises(TinyAudioError, match="no time to the first token"):
+    with pytest.raises(TinyAudioError, match="gives no stream of text; leave out --first-token"):
         opened(saved("whisper"), first_token=True)
 
 

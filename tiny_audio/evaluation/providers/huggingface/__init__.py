@@ -38,10 +38,7 @@ class HuggingFaceProvider:
 
     def __init__(self, settings: EvalSettings, source: ModelSource) -> None:
         if settings.first_token:
-            raise TinyAudioError(
-                "The provider huggingface gives whole texts, not pieces: no time to the first token; the local checkpoints "
-                "and openai do."
-            )
+            raise TinyAudioError("The provider huggingface gives no stream of text; leave out --first-token.")
         self.device = pick_device(settings.device)
         self.recogniser = _recogniser(settings, Loader(settings, source, self.device))
         self.decoding = {**self.recogniser.decoding, "model_batch_size": self.recogniser.batch_size}

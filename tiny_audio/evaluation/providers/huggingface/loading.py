@@ -62,7 +62,7 @@ class Loader:
     def no_word_times(self) -> TinyAudioError:
         return TinyAudioError(
             f"The model {self.source.name} gives no times of words; Whisper and CTC models with letters as tokens "
-            "(wav2vec2, HuBERT, WavLM) do, and some services."
+            "(wav2vec2, HuBERT, WavLM) do, and some services: leave out --word-times."
         )
 
     @contextmanager
