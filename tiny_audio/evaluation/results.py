@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Self
 from tiny_audio.errors import TinyAudioError
 
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk_id")
+EVALUATIONS = Path("outputs") / "eval"  # where folders lie that nobody named
 RESULTS, METRICS, SUMMARY, SETTINGS = "results.jsonl", "metrics.json", "results.txt", "settings.json"
 SYNC_SECONDS = 1.0  # from one fsync of the results to the next: each can take longer than a small model for a clip
 
