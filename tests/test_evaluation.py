@@ -323,3 +323,28 @@ def test_nano_on_the_shipped_corpus(nano: Path, tmp_path, monkeypatch, capsys) -
     assert "Normalizer basic" in captured.err and "whisper-en" in captured.out
     metrics = Metrics.read(next((tmp_path / "outputs" / "eval").iterdir()))
     assert metrics.wer < 0.5 and metrics.num_samples == 8
+
+
+def test_the_folder_of_a_run_means_its_best(talker: Path, corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(talker, tmp_path / "run" / "best")
+    metrics = evaluate(settings_for(tmp_path / "run", corpus, tmp_path / "out", max_samples=2))
+    assert metrics.provider == "local" and metrics.num_failed == 0
+
+
+def test_several_providers_side_by_side(talker: Path, corpus: Path, nano: Path, tmp_path: Path, capsys) -> None:
+    arguments = [
+        "eval",
+        "--providers",
+        f"local:{talker}, tiny-audio:nano",
+        "-d",
+        str(corpus),
+        "-n",
+        "3",
+        "--device",
+        "cpu",
+    ]
+    assert run([*arguments, "--output-dir", str(tmp_path)]) == 0
+    table = capsys.readouterr().out.split("Side by side")[1]
+    assert str(talker.name) in table and "nano" in table and table.count("RTFx") == 2 and " * (" in table
+    folders = sorted(path.parent.name for path in tmp_path.glob("*/metrics.json"))
+    assert len(folders) == 2 and folders[1] == "tiny-audio-nano"

@@ -15,8 +15,8 @@ from tiny_audio.evaluation.providers.huggingface.audio_llm import AudioLLM, is_a
 from tiny_audio.evaluation.providers.huggingface.ctc import CTCRecogniser, is_ctc
 from tiny_audio.evaluation.providers.huggingface.loading import Loader
 from tiny_audio.evaluation.providers.huggingface.pipelined import PipelinedRecogniser
-from tiny_audio.evaluation.providers.source import ModelSource
 from tiny_audio.evaluation.settings import EvalSettings
+from tiny_audio.model_source import ModelSource
 
 SHORTEST_SAMPLES = SAMPLING_RATE // 10  # wav2vec2's convolutions need 25 ms; shorter clips get silence
 

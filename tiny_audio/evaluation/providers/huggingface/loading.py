@@ -10,8 +10,8 @@ from transformers.utils import logging
 
 from tiny_audio.audio.reading import SAMPLING_RATE
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.evaluation.providers.source import ModelSource
 from tiny_audio.evaluation.settings import EvalSettings
+from tiny_audio.model_source import ModelSource
 
 
 class Loader:
