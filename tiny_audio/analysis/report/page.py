@@ -1,17 +1,16 @@
 """The page itself: its HTML, style, script, figures and values in one file."""
 
 import base64
-import gc
 import gzip
 import html
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from tiny_audio.analysis.alignment import no_garbage_collection
 from tiny_audio.analysis.report.audio import Sound, audio_files, inlined, link
 from tiny_audio.analysis.report.contents import COLUMNS, LETTERS, Takes, clip_values, score_rows, takes_by_clip
 from tiny_audio.analysis.runs import Run, labels
@@ -33,23 +32,11 @@ def write_report(runs: Sequence[Run], output: Path, inline_audio: bool = False) 
         TinyAudioError: Bokeh is not installed, or there are too many runs.
     """
     require_extra("bokeh", "report")
-    with _no_garbage_collection():
+    with no_garbage_collection():
         page = _page(runs, output.parent, inline_audio)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, page)
     return output
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """The many values of a page hold no cycles; looking for some takes a fifth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _page(runs: Sequence[Run], folder: Path, inline_audio: bool) -> str:
