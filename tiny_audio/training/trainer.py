@@ -25,6 +25,7 @@ from .checkpoints import LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of,
 from .ctc import audio_inputs, ctc_loss, trains_head_alone
 from .distillation import distillation_loss, teacher_logits
 from .feed import Feed
+from .loss import piecewise_loss
 from .schema import Settings, TrainingSettings
 from .validation import Validation
 
@@ -63,6 +64,8 @@ class SpeechTrainer(Trainer):
         self.start_step = 0
         self.settings = settings.training
         model.label_smoothing = self.settings.label_smoothing
+        if not self.settings.distillation_weight:  # which compares logits
+            model.label_loss = piecewise_loss
         if self.settings.audio_token_dropout:
             drop_audio_tokens(model.projector, self.settings.audio_token_dropout)
         arguments = training_arguments(settings.training, folder, feed.steps)
