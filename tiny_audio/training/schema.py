@@ -243,7 +243,7 @@ class Settings:
 
 
 SECTIONS: dict[str, type] = {"model": ModelSettings, "data": DataConfig, "training": TrainingSettings}
-GROUPS: dict[str, type] = {**SECTIONS, "training.augment": AugmentSettings}
+OPTION_GROUPS: dict[str, type] = {**SECTIONS, "training.augment": AugmentSettings}
 
 # Names that older configurations use, by section, and the fields they mean.
 ALIASES: dict[str, dict[str, str]] = {
@@ -308,7 +308,9 @@ def _check_keys(prefix: str, values: Mapping[str, Any], schema: type) -> None:
 
 def _nearest(prefix: str, key: str, known: list[str]) -> str:
     section = prefix.rstrip(".")
-    elsewhere = [f"{name}.{key}" for name, schema in GROUPS.items() if key in {item.name for item in fields(schema)}]
+    elsewhere = [
+        f"{name}.{key}" for name, schema in OPTION_GROUPS.items() if key in {item.name for item in fields(schema)}
+    ]
     near = get_close_matches(key, [*known, *ALIASES.get(section, ())], n=1, cutoff=0.5)
     if elsewhere:
         return f"did you mean {elsewhere[0]}?"
