@@ -208,6 +208,7 @@ def test_workers_and_a_later_start_change_nothing(streamed, settings_of, process
     workers = 2 if streamed else 0  # what a stream's batches hold depends on the number of workers
     resumed = feed_of(settings_of(tmp_path, *options, f"training.num_workers={workers}"), processor)
     assert all(map(same, made[3:], batches(resumed, processor, 3, 2)))
+    assert any((batch["labels"] != IGNORED_LABEL).sum(1).min() == 1 for batch in made)  # silence is among them
 
 
 def test_epochs_differ_and_the_cache_keeps_the_clips_as_they_are(settings_of, processor, tmp_path):
