@@ -334,8 +334,8 @@ def test_a_recording_that_breaks_off_costs_nothing(tmp_path, rng):
 
 
 def test_silent_clips_reach_the_model_with_nothing_to_write(settings_of, processor, tmp_path):
-    settings = settings_of(tmp_path, "training.augment.silence_share=0.25", "training.max_steps=80")
-    made = batches(feed_of(settings, processor), processor, 0, 80)
+    settings = settings_of(tmp_path, "training.augment.silence_share=0.25", "training.max_steps=50")
+    made = batches(feed_of(settings, processor), processor, 0, 50)
     labels = [[token for token in row.tolist() if token != IGNORED_LABEL] for batch in made for row in batch["labels"]]
     silent = [row for row in labels if len(row) == 1]
     assert all(row == [processor.tokenizer.eos_token_id] for row in silent)
