@@ -1,16 +1,21 @@
 """Results folders with texts of our choice: scored, summed up and written by the parts that `ta eval` uses."""
 
+import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tiny_audio.analysis.alignment import align
 from tiny_audio.analysis.runs import Run, open_run
 from tiny_audio.evaluation.decoding import _scored
-from tiny_audio.evaluation.results import ClipResult, Metrics, ResultsFolder
+from tiny_audio.evaluation.results import METRICS, ClipResult, Metrics, ResultsFolder
 from tiny_audio.evaluation.settings import EvalSettings
 from tiny_audio.evaluation.summary import DATASET_KEYS, summarise
 from tiny_audio.text.normalizers import get_normalizer
+
+CLIPS, WORDS, WRONG = 10_000, 20, 0.1  # of large runs
 
 Text = tuple[str, str | None]  # reference and prediction; None: the clip failed
 
@@ -63,3 +68,41 @@ def run_of(folder: Path, texts: Sequence[Text], fields: dict[str, Sequence] | No
     """The run that these texts make."""
     write_run(folder, clips_of(texts, settings.get("normalizer", "basic"), **(fields or {})), **settings)
     return open_run(str(folder))
+
+
+# ---- large ones
+
+
+def random_clips(seed: int) -> list[ClipResult]:
+    """The same references for every seed, with errors of its own; names, numbers, speakers, noise."""
+    same, own = random.Random(0), random.Random(seed)
+    words = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for c in ("n", "r", "st", "ck", "la", "mo", "den")]
+    words += ["twenty", "five", "1998", "July", "Monday"] + [f"{word.capitalize()}i" for word in words]
+    clips = []
+    for number in range(CLIPS):
+        reference = [same.choice(words) for _ in range(WORDS)]
+        said = [own.choice((f"{word}s", "", f"{word} uh")) if own.random() < WRONG else word for word in reference]
+        texts = " ".join(reference), " ".join(" ".join(said).split())
+        columns = {"speaker": f"s{same.randrange(60)}", "accent": same.choice("abc")}
+        clip = ClipResult(f"clip-{number:05d}", same.uniform(3, 12), *texts, snr=same.gauss(20, 8), metadata=columns)
+        clip.normalized_reference, clip.normalized_prediction = texts
+        clips.append(clip)
+    for clip, alignment in zip(clips, align(clips), strict=True):
+        count_errors(clip, [kind for kind, *words in alignment.differences() for _ in max(words, key=len)])
+    return clips
+
+
+def count_errors(clip: ClipResult, kinds: list[str]) -> None:
+    clip.substitutions, clip.deletions, clip.insertions = map(kinds.count, ("substitute", "delete", "insert"))
+    clip.reference_words, clip.wer = WORDS, len(kinds) / WORDS
+
+
+def write_large_runs(folder: Path) -> Path:
+    """Two evaluations of 10,000 clips in outputs/eval, a and b; what metrics.json says of them is that of one clip."""
+    for seed, model in enumerate("ab"):
+        write_run(folder / "one", clips_of([("Bari", "bari")], "none"), model, normalizer="none")
+        with ResultsFolder(folder / "outputs/eval" / model, {}) as results:
+            results.append(random_clips(seed))
+        shutil.move(folder / "one" / METRICS, folder / "outputs/eval" / model / METRICS)
+        shutil.rmtree(folder / "one")
+    return folder

@@ -165,6 +165,26 @@ def history(
     show(history(runs, dataset), as_json, as_csv, output, None)
 
 
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help=RUN_HELP)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html")] = Path("report.html"),
+    inline_audio: Annotated[bool, typer.Option("--inline-audio", help="Clips inside the page, 32 MB at most.")] = False,
+    dataset: DatasetOption = None,
+) -> None:
+    """All of it as one HTML page.
+
+    Scores, figures, and every clip with its differences, its sound and its spectrogram; opens without a network.
+    """
+    from tiny_audio.analysis.report import write_report
+    from tiny_audio.analysis.runs import open_runs
+    from tiny_audio.console import say
+
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"{output} is no name of a page; expected one that ends in .html.")
+    say(f"Report: {write_report(open_runs(runs, dataset), output, inline_audio)}")
+
+
 def show(report: "Report", as_json: bool, as_csv: bool, output: Path | None, rows: int | None) -> None:
     from tiny_audio.analysis.output import present
 
