@@ -16,11 +16,12 @@ from tiny_audio.data import (
     SpeechCollator,
     usable_rows,
 )
+from tiny_audio.data.augmentation import Augmentation
 from tiny_audio.data.stream_batches import Limits, StreamDataset
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.processor import ASRProcessor
 
-from .augment import InstructionDraw
+from .augment import BatchNumbers, InstructionDraw
 from .memory import RememberingProcessor
 from .schema import Settings, TrainingSettings
 
@@ -46,7 +47,7 @@ class ClipFeed:
         if not len(usable):
             raise TinyAudioError(f"Nothing to train on in {corpus.name}: {self.skipped.summary()}.")
         self.durations = corpus.durations[usable]
-        self.sampler = SecondsBatchSampler(self.durations, training.batch_seconds, data.seed, training.batch_size)
+        self.sampler = SecondsBatchSampler(self.durations, _own_seconds(training), data.seed, training.batch_size)
         self.cache_bytes = CACHE_BYTES // max(1, training.num_workers)
         self.dataset = ClipDataset(
             corpus,
@@ -69,7 +70,9 @@ class ClipFeed:
 
     def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
         """The batches of the run from number `start` on; its length is that of the whole run."""
-        collator = _collator(RememberingProcessor(processor, self.cache_bytes), self.training, start)
+        if not self.training.augment.active:  # else a clip is never the same again
+            processor = RememberingProcessor(processor, self.cache_bytes)
+        collator = _collator(processor, self.training, start)
         batches = RunBatches(self.sampler, start, self.steps * self.accumulation)
         return DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=collator, **_workers(self.training.num_workers)
@@ -115,7 +118,7 @@ class StreamFeed:
         return StreamDataset(
             self.data,
             self.data.train_split,
-            batch_seconds=self.training.batch_seconds,
+            batch_seconds=_own_seconds(self.training),
             max_batch_size=self.training.batch_size,
             max_samples=self.data.max_train_samples,
             start=start,
@@ -156,7 +159,15 @@ class RunBatches(Sampler[list[int]]):
 
 def _collator(processor: ASRProcessor, training: TrainingSettings, start: int) -> SpeechCollator:
     draw = InstructionDraw(training.prompt_variety, training.seed, start) if training.prompt_variety else None
-    return SpeechCollator(processor, draw_instructions=draw, teacher=training.distillation_weight > 0)
+    augment = None
+    if training.augment.active:
+        augment = Augmentation(training.augment, processor.max_samples, training.seed, BatchNumbers(start))
+    return SpeechCollator(processor, draw_instructions=draw, teacher=training.distillation_weight > 0, augment=augment)
+
+
+def _own_seconds(training: TrainingSettings) -> float:
+    """Seconds of a batch that are packed with the dataset's clips, before augmentation makes them more."""
+    return training.batch_seconds * training.augment.batch_share
 
 
 def _workers(number: int) -> dict[str, Any]:

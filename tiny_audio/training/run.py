@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from tiny_audio.console import say, table, warn
 from tiny_audio.data import Corpus, Skipped, open_corpus
+from tiny_audio.data.augmentation import Recordings
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.encoders import quiet_transformers
 from tiny_audio.model.modeling import ASRModel
@@ -37,7 +38,10 @@ from .validation import Validation
 OUTPUTS = Path("outputs")
 SKIPPED_FILE = "skipped.jsonl"
 # what a run that goes on must have in common with its beginning, or its batches and weights would not fit
-FIXED_TRAINING = ("batch_seconds", "batch_size", "gradient_accumulation_steps", "seed")
+FIXED_TRAINING = (
+    "batch_seconds", "batch_size", "gradient_accumulation_steps", "seed",
+    "augment.speed_probability", "augment.speed_factors", "augment.silence_share",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,9 @@ def check_machine(settings: Settings) -> None:
     """Fails early where something that the settings ask for is not here."""
     if settings.training.dtype == "fp16" and not torch.cuda.is_available():
         raise TinyAudioError("training.dtype=fp16 needs a CUDA GPU and there is none here; use bf16 or fp32.")
+    for folder in (settings.training.augment.noise_folder, settings.training.augment.rir_folder):
+        if folder is not None:
+            Recordings(folder)
     if settings.training.report_to == "tensorboard":
         require_extra("tensorboard", "train")
     if settings.training.report_to == "wandb":
@@ -179,12 +186,9 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
     if not file.is_file():
         return
     before, now = _saved_settings(file), to_tree(settings)
-    changed = {
-        f"{section}.{key}": (old, now[section].get(key))
-        for section in ("model", "data", "training")
-        for key, old in before[section].items()
-        if now[section].get(key) != old
-    }
+    current = _flat({section: now[section] for section in SECTIONS})
+    earlier = _flat({section: before[section] for section in SECTIONS})
+    changed = {key: (old, current.get(key)) for key, old in earlier.items() if current.get(key) != old}
     fixed = {f"training.{name}" for name in FIXED_TRAINING}
     described = {key: f"{key} was {old}, is {new}" for key, (old, new) in changed.items()}
     wrong = [text for key, text in described.items() if not key.startswith("training.") or key in fixed]
@@ -192,6 +196,14 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
         raise TinyAudioError(f"{checkpoint} belongs to a run with other settings: {'; '.join(wrong)}.")
     if described:
         warn(f"Going on with other settings: {'; '.join(described.values())}.")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree's values by their dotted keys."""
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        values |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return values
 
 
 def check_unfinished(checkpoint: Path | None, steps: int) -> None:
