@@ -26,12 +26,13 @@ class Meter:
 
     def __init__(self, model: ASRModel, teacher: bool = False, peak: float | None = None) -> None:
         self.needs, self.parts, self.peak = TrainingFlops(model, teacher), PartTimer(model), peak
-        self.all_flops = self.all_seconds = 0.0
+        self.all_seconds = self._flops = 0.0
+        self._uncounted: list[Lengths] = []
         self._started: float | None = None
         self._reset()
 
     def _reset(self) -> None:
-        self.seconds = self.waited = self.audio_seconds = self.flops = 0.0
+        self.seconds = self.waited = self.audio_seconds = 0.0
         self.frames = self.own_frames = 0
 
     def start(self) -> None:
@@ -57,22 +58,31 @@ class Meter:
         self.audio_seconds += float(audio_seconds.sum())
         self.frames += mask.numel()
         self.own_frames += int(mask.sum())
-        flops = sum(self.needs(lengths_of(batch)).values())
-        self.flops, self.all_flops = self.flops + flops, self.all_flops + flops
+        self._uncounted.append(lengths_of(batch))
+
+    @property
+    def all_flops(self) -> float:
+        """Of all steps; counted when it is asked for, not at each step."""
+        if self._uncounted:
+            parts = zip(*((one.features, one.tokens, one.labels) for one in self._uncounted), strict=True)
+            self._flops += sum(self.needs(Lengths(*map(torch.cat, parts))).values())
+            self._uncounted.clear()
+        return self._flops
 
     def take(self) -> dict[str, float]:
         """Audio seconds, audio seconds a second, and ratios: padded to all frames, parts of the time; starts anew."""
-        seconds = max(self.seconds, 1e-9)
+        seconds, before = max(self.seconds, 1e-9), self._flops
+        flops = self.all_flops - before
         values = {
             "audio_seconds": round(self.audio_seconds, 2),
             "audio_seconds_per_s": round(self.audio_seconds / seconds, 1),
             "padding_ratio": round(1 - self.own_frames / max(self.frames, 1), 4),
             "data_wait_ratio": round(self.waited / seconds, 4),
             **{f"{part}_ratio": round(spent / seconds, 4) for part, spent in self.parts.take().items()},
-            "gflop_per_s": round(self.flops / seconds / 1e9, 1),
+            "gflop_per_s": round(flops / seconds / 1e9, 1),
         }
         if self.peak is not None:
-            values["mfu"] = round(self.flops / seconds / self.peak, 4)
+            values["mfu"] = round(flops / seconds / self.peak, 4)
         self._reset()
         return values
 
