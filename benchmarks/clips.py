@@ -11,8 +11,8 @@ SPEECH = CHECKOUT.parent / "shared" / "speech"
 LIST = SPEECH / "lists" / "bench-300.txt"
 
 
-def dataset_of(list_file: Path, folder: Path, count: int | None = None) -> Path:
-    """A folder with the first `count` clips of a list as its train split, and one of them to validate on.
+def dataset_of(list_file: Path, folder: Path) -> Path:
+    """A folder with the clips of a list as its train split, and one of them to validate on.
 
     A list holds paths that start at its parent folder's parent; beside each clip a metadata.csv has its text.
 
@@ -24,7 +24,7 @@ def dataset_of(list_file: Path, folder: Path, count: int | None = None) -> Path:
             f"{list_file} does not exist; expected a list of clips, --list PATH, or a dataset, --data PATH."
         )
     root = list_file.resolve().parents[1]
-    clips = [root / line for line in list_file.read_text(encoding="utf-8").splitlines() if line][:count]
+    clips = [root / line for line in list_file.read_text(encoding="utf-8").splitlines() if line]
     texts = {parent: _texts(parent) for parent in {clip.parent for clip in clips}}
     rows = [_row(clip, texts[clip.parent]) for clip in clips]
     for split, chosen in (("train", rows), ("validation", rows[:1])):

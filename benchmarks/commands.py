@@ -1,10 +1,12 @@
-"""How a benchmark ends when the user asked for what is not there: with one line."""
+"""What the commands of the benchmarks share: the names of the sizes, and errors in one line."""
 
 import sys
 from collections.abc import Callable
 
 from tiny_audio import console
 from tiny_audio.errors import TinyAudioError
+
+SIZES = ("nano", "mini", "full")
 
 
 def run(main: Callable[[], None]) -> None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,21 @@ from .clips import CHECKOUT
 
 @dataclass(frozen=True)
 class Moment:
-    """Seconds on the clock, and since the beginning: audio, its mel frames, all mel frames, waiting for data; last loss."""
+    """Seconds on the clock, and since the beginning: audio, its mel frames, all mel frames, waiting for data."""
 
     clock: float = field(default_factory=time.perf_counter)
     audio_seconds: float = 0.0
     own_frames: int = 0
     frames: int = 0
     waited: float = 0.0
-    loss: float = float("nan")
 
-    def later(self, audio_seconds: float, own_frames: int, frames: int, waited: float, loss: float) -> "Moment":
-        """A step later; the loss was asked for, so a GPU is done."""
+    def later(self, audio_seconds: float, own_frames: int, frames: int, waited: float) -> "Moment":
+        """A step later."""
         return Moment(
             audio_seconds=self.audio_seconds + audio_seconds,
             own_frames=self.own_frames + own_frames,
             frames=self.frames + frames,
             waited=self.waited + waited,
-            loss=loss,
         )
 
 
@@ -41,7 +39,6 @@ class Speed:
     padding_ratio: float
     data_wait_ratio: float
     seconds: float
-    loss: float
     peak_bytes: int = 0
 
 
@@ -53,7 +50,6 @@ def between(begin: Moment, end: Moment, peak_bytes: int = 0) -> Speed:
         padding_ratio=1 - (end.own_frames - begin.own_frames) / frames,
         data_wait_ratio=(end.waited - begin.waited) / seconds,
         seconds=seconds,
-        loss=end.loss,
         peak_bytes=peak_bytes,
     )
 
@@ -81,7 +77,3 @@ def commit() -> str:
     return (
         subprocess.run(described, cwd=CHECKOUT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     )
-
-
-def as_dict(speed: Speed) -> dict[str, float]:
-    return {name: round(value, 5) for name, value in asdict(speed).items()}

@@ -107,6 +107,7 @@ def train(model: ASRModel, corpus: Corpus, epochs: int, workers: int, bf16: bool
             optimizer.zero_grad()
             samples = int(batch["samples"].sum())
             own, frames = int((batch["samples"] // HOP_LENGTH).sum()), batch["mel"][:, 0].numel()
-            done = done.later(samples / SAMPLING_RATE, own, frames, waited, float(loss.detach()))
+            float(loss.detach())  # shown at each step, as such loops do: a GPU is done
+            done = done.later(samples / SAMPLING_RATE, own, frames, waited)
             yield done
             asked = time.perf_counter()

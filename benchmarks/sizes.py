@@ -51,9 +51,6 @@ def full() -> Size:
     return Size(encoder, {**decoder, "pad_token_id": 0}, 2048)
 
 
-SIZES = ("nano", "mini", "full")
-
-
 def build(name: str, texts: Sequence[str], device: str = "cpu", dtype: torch.dtype = torch.float32) -> ASRModel:
     """The model of a size with a projector to train; what is frozen has `dtype`."""
     torch.manual_seed(0)
@@ -68,6 +65,8 @@ def random_model(size: Size, texts: Sequence[str], device: str = "cpu", dtype: t
         audio_config=AutoConfig.for_model(**size.encoder),
         text_config=AutoConfig.for_model(**size.language_model),
         projector_hidden_dim=size.projector_hidden_dim,
+        encoder_dim=size.encoder["hidden_size"],
+        llm_dim=size.language_model["hidden_size"],
     )
     processor = ASRProcessor(config, learned_tokenizer(texts), WhisperFeatureExtractor(feature_size=MELS))
     with torch.device(device):

@@ -8,18 +8,20 @@ Each loop runs in a process of its own, so that its peak memory is its own; the 
 """
 
 import argparse
+import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import median
 
 from tiny_audio import console
 
 from .clips import LIST, dataset_of
-from .measures import Moment, Speed, append_history, as_dict, between
+from .commands import SIZES, run
+from .measures import Moment, Speed, append_history, between
 
 SIDES = ("reference", "ours")
 HEADER = ("loop", "audio-s/s", "memory", "padding", "data wait")
@@ -31,6 +33,7 @@ class Options:
 
     size: str
     data: str  # path of a dataset
+    clips: int | None = None  # a random sample of so many, where all are not wanted
     epochs: int = 1  # the last one is timed
     warm_up: int = 5  # steps that are not timed
     threads: int = 2
@@ -50,7 +53,7 @@ def measure(side: str, options: Options) -> Speed:
 
     torch.set_num_threads(options.threads)
     device = pick_device(options.device)
-    corpus = open_corpus(DataConfig(path=options.data), "train")
+    corpus = open_corpus(DataConfig(path=options.data), "train", max_samples=options.clips)
     bf16 = device != "cpu"
     model = build(options.size, corpus.texts, device, torch.bfloat16 if bf16 else torch.float32)
     if side == "ours":
@@ -89,6 +92,7 @@ def ours(model, options: Options, bf16: bool) -> tuple[Moment, Moment]:
             "training.batch_seconds=60",
             "training.logging_steps=1000000000",
             "training.report_to=none",
+            f"data.max_train_samples={options.clips or 'null'}",
             *options.overrides,
         ],
         data=options.data,
@@ -126,13 +130,14 @@ def wait_for(device) -> None:
         torch.cuda.synchronize(device)
 
 
-def in_turns(options: Options, repeats: int) -> dict[str, list[Speed]]:
+def in_turns(arguments: Sequence[str], repeats: int) -> dict[str, list[Speed]]:
     """Both loops one after the other, again and again, each time in a process of its own."""
     speeds: dict[str, list[Speed]] = {side: [] for side in SIDES}
     for repeat in range(repeats):
         for side in SIDES:
-            with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as own:
-                speeds[side].append(own.submit(measure, side, options).result())
+            command = [sys.executable, "-m", "benchmarks.train", "--only", side, *arguments]
+            printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            speeds[side].append(Speed(**json.loads(printed.splitlines()[-1])))
             console.say(f"{repeat + 1}/{repeats} {side}: {speeds[side][-1].audio_seconds_per_s:.1f} audio-s/s")
     return speeds
 
@@ -145,7 +150,7 @@ def figures(speeds: dict[str, list[Speed]]) -> dict:
         return round(median(getattr(our, name) / getattr(their, name) for our, their in pairs), 3)
 
     middle = {
-        side: {name: median(as_dict(run)[name] for run in runs) for name in as_dict(runs[0])}
+        side: {item.name: round(median(getattr(run, item.name) for run in runs), 5) for item in fields(Speed)}
         for side, runs in speeds.items()
     }
     rates = {side: [round(run.audio_seconds_per_s, 2) for run in runs] for side, runs in speeds.items()}
@@ -169,31 +174,40 @@ def show(result: dict) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=("nano", "mini", "full"), default="mini")
-    parser.add_argument("--list", type=Path, default=LIST, help="clips; a path a line")
-    parser.add_argument("--data", help="a dataset instead, as of ta train")
-    parser.add_argument("--clips", type=int, help="the first so many of the list; all without it")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=1, help="passes; the last one is timed")
-    parser.add_argument("--warm-up", type=int, default=5, help="steps that are not timed")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, help="append the figures, the commit and the machine to this file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of ta train, for ours")
-    chosen = parser.parse_args(arguments)
-    shared = {name: getattr(chosen, name) for name in ("size", "epochs", "warm_up", "threads", "workers", "device")}
+    chosen = parser().parse_args(arguments)
+    names = ("size", "clips", "epochs", "warm_up", "threads", "workers", "device")
+    shared = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
+    if chosen.only:
+        options = Options(data=chosen.data, overrides=tuple(chosen.overrides), **shared)
+        print(json.dumps(asdict(measure(chosen.only, options))))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        data = chosen.data or str(dataset_of(chosen.list, Path(folder), chosen.clips))
-        options = Options(data=data, overrides=tuple(chosen.overrides), **shared)
-        result = figures(in_turns(options, chosen.repeats))
+        data = chosen.data or str(dataset_of(chosen.list, Path(folder)))
+        common = [f"--{name.replace('_', '-')}={value}" for name, value in {**shared, "data": data}.items()]
+        result = figures(in_turns([*common, *chosen.overrides], chosen.repeats))
     show(result)
     if chosen.json:
-        append_history(chosen.json, "train", {**shared, "overrides": chosen.overrides, "clips": chosen.clips, **result})
+        append_history(chosen.json, "train", {**shared, "overrides": chosen.overrides, **result})
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--size", choices=SIZES, default="mini")
+    made.add_argument("--list", type=Path, default=LIST, help="clips; a path a line")
+    made.add_argument("--data", help="a dataset instead, as of ta train")
+    made.add_argument("--clips", type=int, help="a random sample of so many; all without it")
+    made.add_argument("--repeats", type=int, default=3)
+    made.add_argument("--epochs", type=int, default=1, help="passes; the last one is timed")
+    made.add_argument("--warm-up", type=int, default=5, help="steps that are not timed")
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
+    made.add_argument("--device", default="auto")
+    made.add_argument("--only", choices=SIDES, help="run this loop once, and print its figures as JSON")
+    made.add_argument("--json", type=Path, help="append the figures, the commit and the machine to this file")
+    made.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of ta train, for ours")
+    return made
 
 
 if __name__ == "__main__":
-    from .commands import run
-
     run(main)
