@@ -94,7 +94,7 @@ def test_planned_and_happened_in_words():
         "Work on H200: planned 5 s, $0.01 at 40% of its peak; took 10 s, $0.01 at 10% (100 TFLOP/s)."
     )
     assert [amount(value) for value in (3.12e17, 1.034e11, 5e3)] == ["312 PFLOP", "103 GFLOP", "0.005 MFLOP"]
-    assert [duration(value) for value in (41.2, 760, 7500)] == ["41 s", "12 min 40 s", "2 h 05 min"]
+    assert [duration(value) for value in (41.2, 74, 760, 7500)] == ["41 s", "1 min 14 s", "13 min", "2 h 05 min"]
 
 
 @pytest.mark.parametrize("overrides", [(), ("model.freeze_projector=true", "model.use_lora=true")])

@@ -129,8 +129,9 @@ def amount(flops: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`2 h 05 min`, `12 min 40 s`, `41 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
+    """`2 h 05 min`, `13 min`, `1 min 14 s`, `41 s`."""
+    if seconds < 600:
+        minutes, rest = divmod(round(seconds), 60)
         return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
