@@ -13,7 +13,7 @@ from tiny_audio.model.processor import IGNORED_LABEL, ASRProcessor
 
 from .feed import ClipFeed, Feed
 from .flops import Lengths, TrainingFlops
-from .gpus import Gpu, GpuTable, gpu_table
+from .gpus import Gpu, GpuTable
 
 SAMPLE = 2_000  # clips at most that the plan looks at
 NOMINAL_SECONDS, NOMINAL_TEXT = 10.0, "x" * 145  # a clip of read English, where the data are not known
@@ -102,9 +102,8 @@ def clip_lengths(
     return Lengths(features, audio + PROMPT_TOKENS + labels, labels)
 
 
-def spent(planned: float, done: float, seconds: float) -> Spent:
+def spent(planned: float, done: float, seconds: float, table: GpuTable) -> Spent:
     """Planned against happened, with this machine's GPU."""
-    table = gpu_table()
     return Spent(planned, done, seconds, table.here(), table.utilisation)
 
 

@@ -109,7 +109,7 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
         finally:
             feed.skipped.write(folder / SKIPPED_FILE)
     share = 1 - trainer.start_step / feed.steps
-    cost = spent(share * planned.total, trainer.meter.all_flops, trainer.meter.all_seconds)
+    cost = spent(share * planned.total, trainer.meter.all_flops, trainer.meter.all_seconds, trainer.gpus)
     return result(trainer, settings, time.monotonic() - started, cost)
 
 

@@ -57,8 +57,9 @@ class SpeechTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         self.feed, self.validation, self.folder = feed, validation, folder
-        peak = None if (here := gpu_table().here()) is None else here[1].tflops * 1e12
-        self.meter = Meter(model, settings.training.distillation_weight > 0, peak)
+        self.gpus = gpu_table()
+        here = self.gpus.here()
+        self.meter = Meter(model, settings.training.distillation_weight > 0, here and here[1].tflops * 1e12)
         self._parts: dict[str, list[torch.Tensor]] = {}  # of the loss, a batch each, since the last entry of the log
         self.head_alone = trains_head_alone(model)
         self.start_step = 0
