@@ -23,28 +23,30 @@ DATA = SPEECH / "librispeech-small"
 WARM_UP = 1  # batches
 
 
-def batches(corpus, batch_size: int) -> list[list[tuple]]:
-    """(waveform, text) of each clip, longest first, in batches."""
-    clips = [corpus.load(index) for index in range(len(corpus))]
-    pairs = sorted(((clip.waveform, clip.text) for clip in clips), key=lambda pair: -len(pair[0]))
+def batches(model, corpus, batch_size: int) -> list[list[tuple]]:
+    """(window, tokens of its transcript) of the clips, longest first, in batches; a long clip is several windows."""
+    from tiny_audio.text.labels import clean_label
+
+    pairs = []
+    for clip in map(corpus.load, range(len(corpus))):
+        windows = [*model.windows(clip.waveform)]
+        tokens = len(model.processor.tokenizer(clean_label(clip.text))["input_ids"]) + 1
+        pairs += [(window, -(-tokens // len(windows))) for window in windows]
+    pairs.sort(key=lambda pair: -len(pair[0].waveform))
     return [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
 
 
 def decode(model, batch: list[tuple], ends: bool) -> int:
     """Decodes a batch; returns its samples."""
-    from tiny_audio.audio.segment import Window
-    from tiny_audio.text.labels import clean_label
-
-    written = model.processor.tokenizer([clean_label(text) for _, text in batch])["input_ids"]
-    count = max(map(len, written)) + 1
-    length = {} if ends else {"min_new_tokens": count, "max_new_tokens": count}
-    model.decode([Window(waveform, 0) for waveform, _ in batch], length)
-    return sum(len(waveform) for waveform, _ in batch)
+    count = max(tokens for _, tokens in batch)
+    windows = [window for window, _ in batch]
+    model.decode(windows, {} if ends else {"min_new_tokens": count, "max_new_tokens": count})
+    return sum(len(window.waveform) for window in windows)
 
 
 def rtfx(model, corpus, batch_size: int, ends: bool) -> float:
     """Audio seconds a second; the texts are strings, so a GPU is done."""
-    made = batches(corpus, batch_size)
+    made = batches(model, corpus, batch_size)
     for batch in made[:WARM_UP]:
         decode(model, batch, ends)
     started = time.perf_counter()
