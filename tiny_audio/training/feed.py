@@ -87,13 +87,18 @@ class ClipFeed:
     def _batches_of(self, epoch: int) -> int:
         return len(self.sampler.epoch(epoch))
 
+    @property
+    def audio_seconds(self) -> float:
+        """Of the whole run."""
+        return float(self.durations.sum()) * self.epochs(self.steps)
+
     def describe(self) -> str:
         """One line: clips, hours, steps."""
         hours = float(self.durations.sum()) / 3600
         epochs = self.epochs(self.steps)
         return (
             f"{len(self.durations):,} clips, {hours:.2f} h; {self.steps:,} steps of about "
-            f"{hours * 3600 / len(self.sampler) * self.accumulation:.0f} s: {epochs:.1f} epochs, {hours * epochs:.2f} h of audio"
+            f"{hours * 3600 / len(self.sampler) * self.accumulation:.0f} s: {epochs:.1f} epochs, {self.audio_seconds / 3600:.2f} h of audio"
         )
 
 
@@ -135,9 +140,14 @@ class StreamFeed:
         """How much of the run is done: a stream's epochs cannot be counted."""
         return step / self.steps
 
+    @property
+    def audio_seconds(self) -> float:
+        """Of the whole run, at most."""
+        return self.steps * self.accumulation * self.training.batch_seconds
+
     def describe(self) -> str:
         """One line: what is streamed, and how much of it."""
-        hours = self.steps * self.accumulation * self.training.batch_seconds / 3600
+        hours = self.audio_seconds / 3600
         return f"{self.data.path}, streamed; {self.steps:,} steps: at most {hours:.2f} h of audio"
 
 

@@ -27,6 +27,7 @@ from tiny_audio.model_source import BEST
 from .build import PartSize, build_model, part_sizes
 from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
 from .config import compose, overridden
+from .cost import Spent, plan, spent
 from .ctc import leaves_head_behind
 from .feed import ClipFeed, Feed, StreamFeed
 from .initialization import match_embedding_scale
@@ -56,6 +57,7 @@ class TrainResult:
     loss: float
     wer: float
     best_wer: float
+    spent: Spent
     skipped: Skipped
     next_commands: tuple[str, ...]
 
@@ -65,6 +67,7 @@ class TrainResult:
         lines = (
             f"Trained {self.steps} steps ({self.epochs:.1f} epochs) in {minutes} min {seconds} s.",
             f"Loss {self.loss:.3f}, validation WER {per_cent(self.wer)}, best {per_cent(self.best_wer)}.",
+            self.spent.describe(),
             f"Data: {self.skipped.summary()}.",
             f"Best model: {self.model}",
             "Next:",
@@ -97,6 +100,7 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     if settings.model.pretrained is None and checkpoint is None:
         match_embedding_scale(model, validation.speech)
     announce(model, feed, validation, folder)
+    planned = plan(model, feed, processor, settings.training.distillation_weight > 0)
     begin(settings, folder, feed)
     started = time.monotonic()
     with training_bar(feed.steps) as bar, quiet_transformers():
@@ -109,7 +113,9 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
             raise
         finally:
             feed.skipped.write(folder / SKIPPED_FILE)
-    return result(trainer, settings, time.monotonic() - started)
+    share = 1 - trainer.start_step / feed.steps
+    cost = spent(share * planned.total, trainer.meter.all_flops, trainer.meter.all_seconds, trainer.gpus)
+    return result(trainer, settings, time.monotonic() - started, cost)
 
 
 def _how_to_go_on(folder: Path) -> str:
@@ -258,7 +264,7 @@ def trackers(settings: Settings, folder: Path, checkpoint: Path | None) -> list[
     return []
 
 
-def result(trainer: SpeechTrainer, settings: Settings, seconds: float) -> TrainResult:
+def result(trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spent) -> TrainResult:
     """Collects what the trainer logged last."""
     history = trainer.state.log_history
 
@@ -279,6 +285,7 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float) -> TrainR
         loss=last("loss"),
         wer=last("eval_wer"),
         best_wer=trainer.state.best_metric if trainer.state.best_metric is not None else float("nan"),
+        spent=cost,
         skipped=trainer.feed.skipped,
         next_commands=tuple(commands),
     )
