@@ -6,6 +6,7 @@ the clips are the same.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tiny_audio.evaluation.settings import EvalSettings
 from tiny_audio.text.normalizers import get_normalizer
@@ -85,7 +86,14 @@ COLUMNS = ("name", "Hub id", "config", "split", "audio, text", "licence", "hours
 
 def expand(names: Sequence[str]) -> list[str]:
     """The datasets that `-d` names mean, groups taken apart, each once; what is no benchmark stays as it is."""
-    return list(dict.fromkeys(single for name in names for single in GROUPS.get(name, (name,))))
+    singles = [single for name in names for single in GROUPS.get(name, (name,))]
+    return list({_place(name): name for name in reversed(singles)}.values())[::-1]
+
+
+def _place(name: str) -> str:
+    """What tells datasets apart: a path however it is written, else the name."""
+    is_path = name not in BENCHMARKS and Path(name).expanduser().exists()
+    return str(Path(name).expanduser().resolve()) if is_path else name
 
 
 def resolved(settings: EvalSettings) -> EvalSettings:
