@@ -30,6 +30,7 @@ class Row:
     duration: float | None = None  # seconds
     offset: float | None = None  # seconds into the recording, for several clips that share one file
     metadata: dict[str, Any] = field(default_factory=dict)
+    part: str = ""  # of a mixture
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Example:
     text: str
     duration: float
     metadata: dict[str, Any] = field(default_factory=dict)
+    part: str = ""  # of a mixture
 
 
 def load_row(row: Row) -> Example:
@@ -55,7 +57,7 @@ def load_row(row: Row) -> Example:
     waveform = load_audio(audio) if row.offset is None else _part(audio, row.offset, row.duration)
     if not len(waveform):
         raise ValueError(f"Clip {row.id} holds no audio samples; expected speech.")
-    return Example(row.id, waveform, row.text, len(waveform) / SAMPLING_RATE, row.metadata)
+    return Example(row.id, waveform, row.text, len(waveform) / SAMPLING_RATE, row.metadata, row.part)
 
 
 def _part(audio: Any, offset: float, duration: float | None) -> np.ndarray:
@@ -102,6 +104,7 @@ class RowReader:
     columns: Columns
     base: Path | None  # folder that relative audio paths start from
     prefix: str  # of the ids of rows that carry none
+    part: str = ""  # of a mixture; begins the ids, since other parts have the same ones
 
     def __call__(self, record: dict[str, Any], index: int) -> Row:
         names = self.columns
@@ -112,10 +115,15 @@ class RowReader:
             duration=_seconds(record.get(names.duration)) if names.duration else None,
             offset=_seconds(record.get(names.offset)) if names.offset else None,
             metadata={name: value for name, value in record.items() if self._is_metadata(name, value)},
+            part=self.part,
         )
 
     def row_id(self, given: Any, audio: str | None, index: int) -> str:
         """The dataset's own id; else the audio's file name without suffix; else split and row number."""
+        own = self._own_id(given, audio, index)
+        return f"{self.part}/{own}" if self.part else own
+
+    def _own_id(self, given: Any, audio: str | None, index: int) -> str:
         if given not in (None, ""):
             return str(given)
         if audio and self.columns.offset is None:

@@ -12,7 +12,7 @@ from .config import DataConfig
 from .corpus import Row, RowReader
 from .hub import hub_splits, load_hub
 from .records import column_names, count_records, iterate_records, undecoded
-from .sources import choose_split, is_local, local_splits, no_hold_out, part_positions
+from .sources import choose_split, is_local, local_splits, no_hold_out, part_name, part_positions
 
 SHUFFLE_ROWS = 1_000
 
@@ -119,4 +119,4 @@ def _records_of(dataset: Any) -> Iterator[dict[str, Any]]:
 
 
 def _reader(names: list[str], config: DataConfig, split: str, base: Path | None) -> RowReader:
-    return RowReader(resolve_columns(names, config, config.path), base, split)
+    return RowReader(resolve_columns(names, config, config.path), base, split, part_name(config))

@@ -2,16 +2,16 @@
 
 from omegaconf import OmegaConf
 
-from tiny_audio.console import out, say
-from tiny_audio.data import open_corpus
+from tiny_audio.console import out, say, table
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.encoders import adapter_for, quiet_transformers
 from tiny_audio.model.modeling import ASRModel
 
 from .build import outline, part_sizes
-from .feed import ClipFeed, StreamFeed
-from .run import check_machine, show_parts, training_corpus
+from .feed import ClipFeed, Feed, StreamFeed
+from .run import PART_COLUMNS, check_machine, show_parts, training_corpora
 from .schema import Settings
+from .validation import evaluation_corpora
 
 
 def show_plan(settings: Settings) -> None:
@@ -46,17 +46,23 @@ def _show_data(settings: Settings, model: ASRModel | None) -> None:
     window = adapter_for(model.config.audio_config).max_samples if model is not None else None
     try:
         if settings.data.streaming:
-            out(f"Training: {StreamFeed(settings, window).describe()}.")
+            _show_feed(StreamFeed(settings, window))
             return
-        feed = ClipFeed(training_corpus(settings), settings, window)
-        validation = open_corpus(settings.data, settings.data.eval_split, max_samples=settings.data.max_eval_samples)
+        feed = ClipFeed(training_corpora(settings), settings, window)
+        clips = sum(len(corpus) for _, corpus in evaluation_corpora(settings.data))
     except (TinyAudioError, OSError) as error:
         _only_for_want_of_network(error)
         out(f"Training: the data could not be read ({_one_line(error)}).")
         return
-    out(f"Training: {feed.describe()}.")
+    _show_feed(feed)
     out(f"Skipped: {feed.skipped.summary()}.")
-    out(f"Validation: {len(validation):,} clips.")
+    out(f"Validation: {clips:,} clips.")
+
+
+def _show_feed(feed: Feed) -> None:
+    if rows := feed.describe_parts():
+        table(PART_COLUMNS, rows, right=PART_COLUMNS[1:])
+    out(f"Training: {feed.describe()}.")
 
 
 def _only_for_want_of_network(error: Exception) -> None:

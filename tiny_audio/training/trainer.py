@@ -100,6 +100,7 @@ class SpeechTrainer(Trainer):
         batches = list(islice(epoch_iterator, num_batches))
         for batch in batches:
             self.feed.skipped.update(batch.pop("skipped"))
+            self.feed.used.update(batch.pop("parts", ()))
             self.meter.count(batch.pop("audio_seconds"), batch["audio_attention_mask"])
         labels = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in batches)
         return batches, torch.tensor(labels, device=device)
@@ -224,6 +225,7 @@ class SpeechTrainer(Trainer):
         with self.accelerator.autocast():
             measured = self.validation.measure(self.model)
         metrics = {"eval_loss": measured.loss, "eval_wer": measured.wer, "eval_clips": measured.clips}
+        metrics |= {f"eval_wer_{name}": wer for name, wer in measured.part_wers.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
