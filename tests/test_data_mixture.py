@@ -101,7 +101,7 @@ def mixture_of(tmp_path, *overrides: str) -> list[str]:
 
 
 def test_a_run_on_a_mixture(settings_of, tmp_path, capsys):
-    options = mixture_of(tmp_path, "training.max_steps=3", "training.batch_seconds=2", "training.save_steps=2")
+    options = mixture_of(tmp_path, "training.max_steps=3", "training.batch_seconds=4", "training.save_steps=2")
     whole = train(settings_of(tmp_path / "whole", *options))
     shown = capsys.readouterr()
     assert "digits" in shown.out and "44.4%" in shown.out  # 12 of 27 clips an epoch

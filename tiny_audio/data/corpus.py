@@ -112,7 +112,7 @@ class RowReader:
             id=self.row_id(record.get(names.id) if names.id else None, audio_path(record.get(names.audio)), index),
             audio=self._audio(record.get(names.audio)),
             text=_text(record.get(names.text)),
-            duration=_seconds(record.get(names.duration)) if names.duration else None,
+            duration=_seconds(record.get(names.duration), names.durations_per_second) if names.duration else None,
             offset=_seconds(record.get(names.offset)) if names.offset else None,
             metadata={name: value for name, value in record.items() if self._is_metadata(name, value)},
             part=self.part,
@@ -149,9 +149,9 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(value: Any, per_second: int = 1) -> float | None:
     try:
-        seconds = float(value)
+        seconds = float(value) / per_second
     except (TypeError, ValueError):
         return None
     return seconds if np.isfinite(seconds) and seconds >= 0 else None
@@ -255,9 +255,10 @@ class Corpus:
 
     @cached_property
     def _known_seconds(self) -> np.ndarray:
-        name = self.reader.columns.duration
-        stated = [_seconds(value) for value in self.records.column(name)] if name else [None] * len(self.records)
-        return np.array([np.nan if value is None else value for value in stated], dtype=np.float32)
+        names = self.reader.columns
+        stated = self.records.column(names.duration) if names.duration else [None] * len(self.records)
+        seconds = (_seconds(value, names.durations_per_second) for value in stated)
+        return np.array([np.nan if value is None else value for value in seconds], dtype=np.float32)
 
 
 @dataclass(frozen=True)
