@@ -17,6 +17,7 @@ COMMANDS = {
     "eval": "Measure a model's word error rate and speed on a dataset.",
     "transcribe": "Print the text of audio files.",
     "debug": "Show why a model does not learn: gradients, weights, routing, LoRA, parameters.",
+    "data": "Look at a dataset: inspect; write a filtered copy of it: prepare.",
     "export": "Write a checkpoint in another form: merge.",
     "doctor": "Check this machine: one line each, with what to do.",
     "dev": "Lint, type-check and test a checkout of tiny-audio.",

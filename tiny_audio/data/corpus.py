@@ -53,7 +53,7 @@ def load_row(row: Row) -> Example:
     """
     from tiny_audio.audio.reading import load_audio
 
-    audio = _fetched(row.audio)
+    audio = fetched(row.audio)
     waveform = load_audio(audio) if row.offset is None else _part(audio, row.offset, row.duration)
     if not len(waveform):
         raise ValueError(f"Clip {row.id} holds no audio samples; expected speech.")
@@ -75,7 +75,7 @@ def _part(audio: Any, offset: float, duration: float | None) -> np.ndarray:
     return np.concatenate(blocks)
 
 
-def _fetched(audio: Any) -> Any:
+def fetched(audio: Any) -> Any:
     """Bytes of what only fsspec can open (`hf://…`, `zip://a.wav::…`), as streamed datasets name their files."""
     path = audio.get("path") if isinstance(audio, dict) and not (audio.get("bytes") or audio.get("array")) else audio
     if not isinstance(path, str) or "://" not in path or path.startswith(("http://", "https://")):
@@ -91,7 +91,7 @@ def row_duration(row: Row) -> float | None:
     if row.duration is not None:
         return row.duration
     try:
-        seconds = probe_duration(_fetched(row.audio))
+        seconds = probe_duration(fetched(row.audio))
     except (ValueError, OSError):
         return None
     return None if np.isnan(seconds) else seconds
@@ -269,7 +269,7 @@ class _Probe:
     index: int
 
     def __call__(self) -> Any:
-        return _fetched(self.corpus.row(self.index).audio)
+        return fetched(self.corpus.row(self.index).audio)
 
 
 class _Rows(Sequence[Row]):
