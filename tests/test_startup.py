@@ -10,7 +10,7 @@ import pytest
 from tiny_audio.cli.main import COMMANDS
 
 HEAVY = (
-    "accelerate", "av", "datasets", "gradio", "huggingface_hub", "hydra", "jiwer", "matplotlib", "numpy", "omegaconf", "peft", "rich",
+    "accelerate", "av", "datasets", "gradio", "httpx2", "huggingface_hub", "hydra", "jiwer", "matplotlib", "numpy", "omegaconf", "peft", "rich",
     "safetensors", "tokenizers", "torch", "transformers",
 )  # fmt: skip
 UNUSED_IN_TRANSCRIBE = ("datasets", "gradio", "hydra", "jiwer", "omegaconf", "pandas", "peft", "pyarrow", "rich")

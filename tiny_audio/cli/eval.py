@@ -23,7 +23,23 @@ NormalizerOption = Annotated[
     typer.Option(help="whisper-en, basic or none. [whisper-en; basic for quickstart, where digits are words]"),
 ]
 ProviderOption = Annotated[
-    str | None, typer.Option(help="local (our checkpoints), huggingface (any other). [chosen by the checkpoint]")
+    str | None,
+    typer.Option(
+        help="local (our checkpoints), huggingface (any other), or a service: openai, endpoint, assemblyai, deepgram, "
+        "elevenlabs (docs/providers.md). [chosen by the checkpoint]"
+    ),
+]
+BaseUrlOption = Annotated[str | None, typer.Option(help="Root of a service's API. [the vendor's]")]
+KeyOption = Annotated[
+    str | None, typer.Option(help="Of a service; others on this machine can read it in `ps`. [its variable]")
+]
+WorkersOption = Annotated[int, typer.Option("--workers", "-w", min=1, help="Requests to a service at a time.")]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds of a whole request to a service.")]
+RetriesOption = Annotated[int, typer.Option(min=0, help="Of a request that a service could not answer.")]
+PriceOption = Annotated[float | None, typer.Option(help="US dollars for a minute of audio. [of prices.toml]")]
+WordTimesOption = Annotated[bool, typer.Option("--word-times", help="Ask for the times of words, and their speakers.")]
+FirstTokenOption = Annotated[
+    bool, typer.Option("--first-token", help="Stream the text: when does its first piece come?")
 ]
 ProvidersOption = Annotated[
     str | None, typer.Option(metavar="A,B:MODEL…", help="Several, measured side by side; each with a model of its own.")
@@ -78,6 +94,14 @@ def evaluate(
     keep_audio: KeepAudioOption = False,
     provider: ProviderOption = None,
     providers: ProvidersOption = None,
+    base_url: BaseUrlOption = None,
+    api_key: KeyOption = None,
+    workers: WorkersOption = 4,
+    timeout: TimeoutOption = 120.0,
+    retries: RetriesOption = 5,
+    price_per_minute: PriceOption = None,
+    word_times: WordTimesOption = False,
+    first_token: FirstTokenOption = False,
     trust_remote_code: RemoteCodeOption = False,
     allow_failures: FailuresOption = False,
     push_results: PushOption = False,

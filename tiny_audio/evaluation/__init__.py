@@ -23,8 +23,11 @@ def evaluate_all(
     Raises:
         TinyAudioError: as `evaluate`, and for a card that cannot be written.
     """
+    from tiny_audio.errors import TinyAudioError
     from tiny_audio.evaluation.report import print_comparison, print_report
 
+    if len(providers) > 1 and (settings.api_key or settings.base_url):
+        raise TinyAudioError("A key or a base URL belongs to one service: with --providers set the keys' variables.")
     models = [_with_provider(settings, name) for name in providers] or [settings]
     if push:
         from tiny_audio.evaluation.card import push_results, require_card

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tiny_audio.evaluation.benchmarks import resolved
 from tiny_audio.evaluation.clips import LoadedClip, load_ahead, open_eval_set
 from tiny_audio.evaluation.decoding import Decoder
 from tiny_audio.evaluation.leaderboard import write_leaderboard_files
+from tiny_audio.evaluation.prices import priced
 from tiny_audio.evaluation.providers import PROVIDERS, Provider, choose_provider, model_of, open_provider, source_of
 from tiny_audio.evaluation.providers.source import short_hash
 from tiny_audio.evaluation.report import summary_text
@@ -40,10 +42,12 @@ def evaluate(settings: EvalSettings, opener: Opener = open_provider) -> Metrics:
     Raises:
         TinyAudioError: unknown model or dataset, no clip at all, or not one clip that could be decoded.
     """
-    settings = resolved(settings)
+    settings = priced(resolved(settings))
     if settings.normalizer is None and settings.normalizer_name == "basic":
         say(f"Normalizer basic: {settings.dataset} is digits and commands, which whisper-en would join into numbers.")
     identity = _identity(settings)
+    if PROVIDERS[identity["provider"]].service:  # or a batch would have too few clips for the workers
+        settings = replace(settings, batch_size=max(settings.batch_size, settings.workers))
     eval_set = open_eval_set(settings)
     identity["dataset_fingerprint"] = eval_set.fingerprint
     with ResultsFolder(settings.output_dir or _default_folder(settings, identity), identity) as folder:

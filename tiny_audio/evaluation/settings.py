@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.text.normalizers import NORMALIZERS
@@ -53,10 +54,25 @@ class EvalSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TinyAudioError(f"{name} is {value}; expected a whole number of at least 1.")
+        self._check_service()
         if self.dtype not in DTYPES:
             raise TinyAudioError(f"Unknown dtype {self.dtype!r}: expected one of {', '.join(DTYPES)}.")
         if self.normalizer is not None and self.normalizer not in NORMALIZERS:
             raise TinyAudioError(f"Unknown normalizer {self.normalizer!r}: expected one of {', '.join(NORMALIZERS)}.")
+
+    def _check_service(self) -> None:
+        for name, least in (("retries", 0), ("price_per_minute", 0), ("timeout", 0.001)):
+            value = getattr(self, name)
+            if value is not None and not least <= value < float("inf"):
+                raise TinyAudioError(f"{name} is {value}; expected a number of at least {least}.")
+        if self.base_url is not None and not _is_plain_address(self.base_url):
+            raise TinyAudioError(
+                "The base URL is no plain address, which would be written into the results; expected http(s)://HOST[:PORT][/PATH]."
+            )
+        if self.word_times and self.first_token:
+            raise TinyAudioError(
+                "A stream of text has no times of words: give --word-times or --first-token, not both."
+            )
 
     @classmethod
     def of(cls, options: dict[str, Any], **others: Any) -> "EvalSettings":
@@ -73,3 +89,14 @@ class EvalSettings:
     def normalizer_name(self) -> str:
         """The normaliser that is used: `whisper-en` joins digits into one number, which hides errors in digit strings."""
         return self.normalizer or ("basic" if self.dataset in DIGIT_DATASETS else "whisper-en")
+
+
+def _is_plain_address(url: str) -> bool:
+    """Scheme, host, port and path only: it is written into the results, where a password must not be."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    more = port == 0 or "@" in parts.netloc or parts.query or parts.fragment or not url.isprintable()
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not more

@@ -10,6 +10,8 @@ from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.benchmarks import comparability
 from tiny_audio.evaluation.diarization import diarization_error
 from tiny_audio.evaluation.hardware import hardware, library_versions, peak_memory_bytes
+from tiny_audio.evaluation.prices import cost_usd
+from tiny_audio.evaluation.providers import PROVIDERS
 from tiny_audio.evaluation.providers.base import Provider
 from tiny_audio.evaluation.results import ClipResult, Metrics
 from tiny_audio.evaluation.scoring import ClipScore, Scores, counts_of, score
@@ -18,6 +20,7 @@ from tiny_audio.evaluation.word_times import word_time_error
 from tiny_audio.text.normalizers import get_normalizer
 
 RTFX_TIMED = "features, model and detokenising, after one warm-up batch; reading and decoding files not counted"
+RTFX_TIMED_SERVICE = "requests to the service, several at a time, with uploads, waits and retries"
 DATASET_KEYS = ("benchmark", "config", "split", "revision", "max_samples", "seed", "dataset_fingerprint")
 FEWEST_SPEAKERS = 5  # fewer say little of how speakers differ
 PERCENTILES = (50, 90, 95, 99)
@@ -55,7 +58,7 @@ def summarise(
         audio_seconds=round(audio_seconds, 3),
         decode_seconds=round(decode_seconds, 3),
         rtfx=round(audio_seconds / max(decode_seconds, 1e-9), 2),
-        rtfx_timed=RTFX_TIMED,
+        rtfx_timed=RTFX_TIMED_SERVICE if PROVIDERS[identity["provider"]].service else RTFX_TIMED,
         batch_size=settings.batch_size,
         normalizer={"name": identity["normalizer"], "version": identity["normalizer_version"]},
         other_normalizer=_under_other_normalizer(settings, scored),
@@ -73,6 +76,7 @@ def summarise(
         peak_memory_bytes=peak_memory_bytes(provider.device),
         word_time_error=word_time_error(scored),
         diarization=diarization_error(scored),
+        cost_usd=cost_usd(settings, audio_seconds),
         comparable=comparability(settings, len(results) - len(scored)),
     )
 

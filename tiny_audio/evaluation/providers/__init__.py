@@ -22,6 +22,11 @@ class ProviderEntry:
 PROVIDERS = {
     "local": ProviderEntry("local", "LocalProvider", "nano"),
     "huggingface": ProviderEntry("huggingface", "HuggingFaceProvider"),
+    "openai": ProviderEntry("openai", "OpenAIProvider", "gpt-transcribe", service=True),
+    "endpoint": ProviderEntry("endpoint", "EndpointProvider", "inference-endpoint", service=True),
+    "assemblyai": ProviderEntry("assemblyai", "AssemblyAIProvider", "universal-3-5-pro", service=True),
+    "deepgram": ProviderEntry("deepgram", "DeepgramProvider", "nova-3", service=True),
+    "elevenlabs": ProviderEntry("elevenlabs", "ElevenLabsProvider", "scribe_v2", service=True),
 }
 ALIASES = {"tiny-audio": "local"}
 
