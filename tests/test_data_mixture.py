@@ -155,11 +155,14 @@ def test_parts_have_columns_filters_and_ids_of_their_own(tmp_path):
         ({"a": {"path": "x", "weight": 1}, "b": {"path": "y"}}, "set the weight of every part"),
         ({"a": {"path": "x", "clips": 0}}, "data.mixture.a.clips is 0"),
         ("librispeech", "expected parts"),
+        ({"a": {"path": "x", "mixture": {"b": {"path": "y"}}}}, "data.mixture.a is a mixture itself"),
     ],
 )
 def test_senseless_mixtures_are_one_line(mixture, message):
     with pytest.raises(TinyAudioError, match=message):
         DataConfig(mixture=mixture)
+    with pytest.raises(TinyAudioError, match="data.text_column is 'words' beside data.mixture"):
+        DataConfig(mixture={"a": {"path": "x"}}, text_column="words")
     with pytest.raises(TinyAudioError, match="set the weight or the clips of every part"):
         DataConfig(mixture={"a": {"path": "x"}}, streaming=True)
 

@@ -66,6 +66,7 @@ class DataConfig:
         _check_order("chars_per_second", self.min_chars_per_second, self.max_chars_per_second)
         if self.mixture is not None:
             self.mixture = named(self.mixture)
+            _check_own_options(self)
             _check_weights(parts_of(self))
 
 
@@ -90,6 +91,9 @@ Dataset = TypeVar("Dataset", bound=DataConfig)
 INHERITED = (
     "max_train_samples", "min_seconds", "max_seconds", "min_chars_per_second", "max_chars_per_second",
 )  # fmt: skip
+OF_A_PART = (
+    "path", "config", "revision", "train_split", "eval_split", "eval_config", "test_split", "audio_column", "text_column",
+)  # fmt: skip
 OF_THE_WHOLE = ("streaming", "seed", "max_eval_samples")  # one for all parts, whatever a part's own file says
 
 
@@ -107,6 +111,8 @@ def named(mixture: Any) -> dict[str, dict[str, Any]]:
         if not isinstance(given, Mapping) or not given.get(_alias("path", given)):
             raise TinyAudioError(f"data.mixture.{key or len(parts)} is {given!r}; expected a part with a path.")
         options = {ALIASES.get(str(option), str(option)): value for option, value in given.items()}
+        if "mixture" in options:
+            raise TinyAudioError(f"data.mixture.{key or len(parts)} is a mixture itself; name its parts one by one.")
         name = str(options.pop("name", None) or key or _default_name(options))
         if name in parts or "/" in name:
             raise TinyAudioError(f"data.mixture has a part named {name!r} that is taken or no name; set its `name`.")
@@ -134,6 +140,16 @@ def _alias(field_name: str, given: Mapping[str, Any]) -> str:
 
 def _default_name(options: Mapping[str, Any]) -> str:
     return "-".join(str(part) for part in (PurePath(options["path"]).name, options.get("config")) if part)
+
+
+def _check_own_options(config: DataConfig) -> None:
+    defaults = {item.name: item.default for item in fields(DataConfig)}
+    for key in OF_A_PART:
+        if getattr(config, key) != defaults[key]:
+            raise TinyAudioError(
+                f"data.{key} is {getattr(config, key)!r} beside data.mixture, whose parts have their own; set "
+                f"data.mixture.NAME.{key}."
+            )
 
 
 def _check_weights(parts: list[Part]) -> None:

@@ -25,6 +25,11 @@ def clips_per_epoch(parts: Sequence[Part], sizes: Sequence[int]) -> list[int]:
     return [max(1, round(sum(sizes) * share)) for share in normalized([weight or 0.0 for weight in weights])]
 
 
+def stream_shares(parts: Sequence[Part]) -> list[float]:
+    """Shares of the parts of a streamed mixture, each of which says its weight or its clips."""
+    return normalized([part.weight or part.clips or 1.0 for part in parts])
+
+
 def normalized(numbers: Sequence[float]) -> list[float]:
     """The numbers as shares of their sum."""
     total = sum(numbers)

@@ -15,10 +15,11 @@ from .collator import Dropped, load_or_drop
 from .config import DataConfig, Part, parts_of
 from .corpus import Example, Row, load_row, row_duration
 from .filtering import UNREADABLE, Limits, default_clean
-from .mixture import interleaved
-from .streaming import RowStream, mixed_seed
+from .mixture import interleaved, stream_shares
+from .streaming import SHUFFLE_ROWS, RowStream, mixed_seed
 
 PACK_ROWS = 512  # rows that are sorted by length together
+LEAST_SHUFFLED = 50  # rows of a part of a mixture that are held to be shuffled
 
 Batch = list[Example | Dropped]
 
@@ -59,12 +60,7 @@ class StreamDataset(IterableDataset):
         if config.mixture is None:
             self.sources = [UsableRows(parts_of(config)[0], split, max_samples, limits, clean)]
         else:
-            self.sources = [
-                UsableRows(
-                    part, part.train_split, part.max_train_samples, Limits.of(part, limits.max_samples_window), clean
-                )
-                for part in parts_of(config)
-            ]
+            self.sources = _sources(parts_of(config), limits.max_samples_window, clean)
         self._limits = {source.part.name: source.limits for source in self.sources}
 
     def __iter__(self) -> Iterator[Batch]:
@@ -94,8 +90,8 @@ class StreamDataset(IterableDataset):
     def _of_mixture(self, share: int, shares: int, used: int) -> Iterator[Batch]:
         """Without end, each part in epochs of its own."""
         streams = [source.endless(share, shares) for source in self.sources]
-        weights = [float(source.part.weight or source.part.clips or 1) for source in self.sources]
-        rows = interleaved(streams, weights, lambda row: isinstance(row, Row))
+        shares_of_parts = stream_shares([source.part for source in self.sources])
+        rows = interleaved(streams, shares_of_parts, lambda row: isinstance(row, Row))
         for number, (chunk, rejected) in enumerate(chunks(rows)):
             batches = self._packed(chunk, mixed_seed(self.config.seed, number))
             readable = used > 0
@@ -138,12 +134,19 @@ class UsableRows:
     Args:
         part, split, max_samples: what is read, as in `stream_corpus`.
         limits, clean: what is usable, as in `usable_rows`.
+        shuffle_rows: rows that are held to be shuffled.
     """
 
     def __init__(
-        self, part: Part, split: str, max_samples: int | None, limits: Limits, clean: Callable[[str], str]
+        self,
+        part: Part,
+        split: str,
+        max_samples: int | None,
+        limits: Limits,
+        clean: Callable[[str], str],
+        shuffle_rows: int = SHUFFLE_ROWS,
     ) -> None:
-        self.part, self.split, self.max_samples = part, split, max_samples
+        self.part, self.split, self.max_samples, self.shuffle_rows = part, split, max_samples, shuffle_rows
         self.limits, self.clean = limits, clean
         self._stream: RowStream | None = None
 
@@ -153,7 +156,7 @@ class UsableRows:
     def epoch(self, epoch: int | None, share: int = 0, shares: int = 1) -> Iterator[Row | Dropped]:
         """One of `shares` disjoint shares of the rows, shuffled by the epoch; None keeps the stored order."""
         if self._stream is None:
-            self._stream = RowStream(self.part, self.split, self.max_samples)
+            self._stream = RowStream(self.part, self.split, self.max_samples, self.shuffle_rows)
         return map(self.checked, self._stream.rows(epoch, share, shares))
 
     def endless(self, share: int, shares: int) -> Iterator[Row | Dropped]:
@@ -182,6 +185,17 @@ class UsableRows:
             f"The stream of {self.part.path} has no usable clip in its split `{self.split}` for worker "
             f"{share + 1} of {shares}; use fewer workers or check the dataset."
         )
+
+
+def _sources(parts: list[Part], window: int | None, clean: Callable[[str], str]) -> list[UsableRows]:
+    """Those of a mixture, which together hold as many rows as one dataset."""
+    return [
+        UsableRows(
+            part, part.train_split, part.max_train_samples, Limits.of(part, window), clean,
+            shuffle_rows=max(LEAST_SHUFFLED, round(share * SHUFFLE_ROWS)),
+        )
+        for part, share in zip(parts, stream_shares(parts), strict=True)
+    ]  # fmt: skip
 
 
 def chunks(rows: Iterator[Row | Dropped]) -> Iterator[tuple[list[Row], list[Dropped]]]:

@@ -21,7 +21,7 @@ from tiny_audio.data import (
     usable_rows,
 )
 from tiny_audio.data.filtering import Limits
-from tiny_audio.data.mixture import JoinedClips, MixtureSampler, clips_per_epoch, normalized
+from tiny_audio.data.mixture import JoinedClips, MixtureSampler, clips_per_epoch, normalized, stream_shares
 from tiny_audio.data.stream_batches import StreamDataset
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.processor import ASRProcessor
@@ -169,8 +169,8 @@ class StreamFeed:
         """Of each part of a mixture: name, and share of the clips; how many it has is not known."""
         if self.data.mixture is None:
             return []
-        shares = normalized([part.weight or part.clips or 1 for part in self.parts])
-        return [(part.name, "", "", "", "", f"{share:.1%}") for part, share in zip(self.parts, shares, strict=True)]
+        shares = zip(self.parts, stream_shares(self.parts), strict=True)
+        return [(part.name, "", "", "", "", f"{share:.1%}") for part, share in shares]
 
 
 Feed = ClipFeed | StreamFeed
