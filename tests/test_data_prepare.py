@@ -22,6 +22,10 @@ from tiny_audio.data.corpus import load_row
 from tiny_audio.data.durations import probe_header
 from tiny_audio.data.prepare import Form, flac, prepare
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.training import compose
+from tiny_audio.training.feed import ClipFeed
+from tiny_audio.training.run import training_corpora
+from tiny_audio.training.validation import evaluation_corpora
 
 
 @pytest.fixture
@@ -147,7 +151,6 @@ def test_parts_of_recordings_are_cut_out(tmp_path):
         (["--split", "dev"], "dev is no split of a copy; expected one of train, validation, test."),
         (["--split", "test"], "has no split `test`"),
         (["data.min_seconds=60"], "Nothing to copy"),
-        (["data.mixture={a: {path: quickstart}}"], "A mixture is prepared part by part"),
     ],
 )
 def test_mistakes_are_one_line(folder, tmp_path, capsys, arguments, message):
@@ -163,8 +166,14 @@ def test_flac_is_exact_to_16_bits():
     assert load_audio(flac(waveform)) == pytest.approx(waveform, abs=1 / 32768)
 
 
-def test_training_reads_the_copy(folder, tmp_path, capsys):
+def test_training_reads_the_copy(folder, tmp_path):
     prepare(DataConfig(path=str(folder)), tmp_path / "copy", form=Form(shard_seconds=3))
-    assert run(["train", "-d", str(tmp_path / "copy"), "--dry-run"]) == 0
-    shown = capsys.readouterr().out
-    assert "Training: 17 clips" in shown and "Validation: 2 clips." in shown and "no clip of 17 skipped" in shown
+    settings = compose(data=str(tmp_path / "copy"))
+    feed = ClipFeed(training_corpora(settings), settings, 480_000)
+    assert len(feed.dataset) == 17 and feed.skipped.summary() == "no clip of 17 skipped"
+    assert len(evaluation_corpora(settings.data)[0][1]) == 2
+
+
+def test_a_mixture_is_refused(tmp_path, capsys):
+    assert run(["data", "prepare", "multiasr", str(tmp_path / "copy")]) == 1
+    assert "A mixture is prepared part by part" in capsys.readouterr().err

@@ -188,7 +188,7 @@ def _streamed(data: DataConfig, limits: dict[str, Limits]) -> Iterator[Sample]:
 def _wers_by_part(parts: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, float]:
     normalizer = get_normalizer(NORMALIZER)
     wers = {}
-    for name in dict.fromkeys(parts):
+    for name in sorted(set(parts)):
         own = [index for index, part in enumerate(parts) if part == name]
         wers[name] = score([references[i] for i in own], [hypotheses[i] for i in own], normalizer).wer
     return wers
