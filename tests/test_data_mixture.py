@@ -114,7 +114,8 @@ def test_a_run_on_a_mixture(settings_of, tmp_path, capsys):
 
     shutil.copytree(whole.folder, tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "checkpoint-3")
-    train(settings_of(tmp_path / "half", *options), resume="auto")
+    half = train(settings_of(tmp_path / "half", *options), resume="auto")
+    assert half.used == whole.used
     for name in ("loss", "audio_seconds", "eval_wer_one"):
         assert log_of(tmp_path / "half", name) == pytest.approx(log_of(whole.folder, name), abs=1e-5)
 

@@ -130,13 +130,14 @@ class Inspection:
 
 
 def inspect_dataset(config: DataConfig, split: str | None = None) -> Inspection:
-    """Reads the headers and texts of a split, of its training split by default, in bounded memory.
+    """Reads the headers and texts of a split, in bounded memory; by default of the training split or its sample.
 
     Raises:
         TinyAudioError: as `stream_corpus`.
     """
     split = split or config.train_split
-    stream = stream_corpus(evaluated(config) if split == config.eval_split else config, split)
+    samples = config.max_train_samples if split == config.train_split else None
+    stream = stream_corpus(evaluated(config) if split == config.eval_split else config, split, max_samples=samples)
     inspection = Inspection(config.path, split, Limits.of(config, None))
     with ThreadPoolExecutor() as pool:
         for rows in blocks(stream, BLOCK_ROWS):

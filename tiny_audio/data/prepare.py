@@ -135,7 +135,7 @@ class _SplitCopy:
         if split is None:
             raise TinyAudioError(f"{role} is no split of a copy; expected one of {', '.join(ROLES)}.")
         self.limits = Limits.of(part, None)
-        samples = {"train": part.max_train_samples, "validation": part.max_eval_samples}.get(role)
+        samples = part.max_train_samples if role == "train" else None
         source = evaluated(part) if role == "validation" else part
         self.rows = UsableRows(source, split, samples, self.limits, default_clean())
         described = json.dumps([asdict(source), split, form.as_is], sort_keys=True)

@@ -28,6 +28,7 @@ from .schema import Settings, TrainingSettings
 from .validation import Validation
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+USED_FILE = "used.json"  # in a checkpoint: clips of each part of a mixture so far
 NEVER = 10**12  # steps between two events that only the end of the run brings
 
 
@@ -81,6 +82,8 @@ class SpeechTrainer(Trainer):
         if checkpoint is not None:
             self.start_step = step_of(checkpoint)
             truncate_log(self.folder / LOG_FILE, self.start_step)
+            if (checkpoint / USED_FILE).is_file():
+                self.feed.used.update(json.loads((checkpoint / USED_FILE).read_text()))
             if moved := set_aside_later(self.folder, self.start_step):
                 warn(f"Later checkpoints of {self.folder} are kept as {', '.join(path.name for path in moved)}.")
         else:
@@ -251,6 +254,8 @@ class SpeechTrainer(Trainer):
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / STATE_FILE))
+        if self.feed.used:
+            (folder / USED_FILE).write_text(json.dumps(self.feed.used))
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """Of a resumed run, the intervals are those of the settings, not those it began with."""
