@@ -18,9 +18,10 @@ from tiny_audio.debug.lora import Adapter, Delta, base_norm, measure_lora, produ
 from tiny_audio.debug.measures import effective_rank, likeness, singular_values
 from tiny_audio.debug.report import FIGURES
 from tiny_audio.debug.routing import measure_routing, routing_of
-from tiny_audio.debug.subject import checkpoint_of, training_batches
+from tiny_audio.debug.subject import training_batches
 from tiny_audio.debug.weights import weights_of
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.model_source import checkpoint_of
 from tiny_audio.training.build import add_lora
 from tiny_audio.training.initialization import match_embedding_scale
 

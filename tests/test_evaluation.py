@@ -1,4 +1,4 @@
-"""Evaluation end to end on miniature models: results, resuming after kill -9, failures, batches, other recognisers."""
+"""Evaluation end to end on miniature models: results, resuming after kill -9, failures, batches."""
 
 import json
 import os
@@ -12,17 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_helpers import settings_for, texts_of, write_corpus, write_manifest, write_wav
 
 from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.evaluation.providers import choose_provider, open_provider
+from tiny_audio.evaluation.providers import open_provider
 from tiny_audio.evaluation.providers.base import Hypothesis
 from tiny_audio.evaluation.results import ClipResult, Metrics, ResultsFolder, read_results, worst_first
 from tiny_audio.evaluation.run import evaluate
 from tiny_audio.evaluation.settings import EvalSettings
-
-WORDS = "zero one two three four five six seven eight nine".split()
-RATE = 16_000  # Hz
 
 
 @pytest.fixture(scope="module")
@@ -45,38 +43,11 @@ def talker(tiny_checkpoint: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    """A manifest of 40 clips of 0.3 to 2 s, one of 33 s, and one with an empty text."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    lengths = [*rng.uniform(0.3, 2.0, 40), 33.0, 0.5]
-    texts = [" ".join(rng.choice(WORDS, 3)) for _ in lengths[:-1]] + [""]
-    rows = []
-    for number, (seconds, text) in enumerate(zip(lengths, texts, strict=True)):
-        noise = rng.standard_normal(round(seconds * RATE)) * rng.uniform(0.01, 0.3)
-        write_wav(folder / f"{number:03d}.wav", np.sin(np.cumsum(rng.uniform(0.05, 0.9)) + noise) * 0.3 + noise)
-        rows.append({"audio": f"{number:03d}.wav", "text": text, "id": f"clip-{number:03d}"})
-    return write_manifest(folder / "test.jsonl", rows)
-
-
-def write_wav(path: Path, waveform: np.ndarray) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes((np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
-
-
-def write_manifest(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def settings_for(model: Path | str, dataset: Path | str, folder: Path, **options) -> EvalSettings:
-    return EvalSettings(model=str(model), dataset=str(dataset), output_dir=folder, device="cpu", **options)
-
-
-def texts_of(folder: Path) -> dict[str, str | None]:
-    return {result.id: result.prediction for result in read_results(folder)}
+    """40 clips of 0.3 to 2 s, one of 33 s, and one with an empty text."""
+    seconds = [*np.random.default_rng(1).uniform(0.3, 2.0, 40), 33.0, 0.5]
+    manifest = write_corpus(tmp_path_factory.mktemp("corpus"), seconds)
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    return write_manifest(manifest, [*rows[:-1], {**rows[-1], "text": ""}])
 
 
 class Counting:
@@ -354,120 +325,26 @@ def test_nano_on_the_shipped_corpus(nano: Path, tmp_path, monkeypatch, capsys) -
     assert metrics.wer < 0.5 and metrics.num_samples == 8
 
 
-# ---- other people's recognisers
+def test_the_folder_of_a_run_means_its_best(talker: Path, corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(talker, tmp_path / "run" / "best")
+    metrics = evaluate(settings_for(tmp_path / "run", corpus, tmp_path / "out", max_samples=2))
+    assert metrics.provider == "local" and metrics.num_failed == 0
 
 
-@pytest.fixture(scope="module")
-def whisper(tmp_path_factory) -> Path:
-    """A random miniature Whisper that says bytes, saved by transformers."""
-    import torch
-    from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import (
-        WhisperConfig,
-        WhisperFeatureExtractor,
-        WhisperForConditionalGeneration,
-        WhisperProcessor,
-        WhisperTokenizer,
-    )
-
-    names = "endoftext startoftranscript en translate transcribe startoflm startofprev nospeech notimestamps"
-    specials = [f"<|{name}|>" for name in names.split()]
-    tokens = [*sorted(ByteLevel.alphabet()), *specials, *(f"<|{i * 0.02:.2f}|>" for i in range(1501))]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    tokenizer = WhisperTokenizer(vocab=vocabulary, merges=[], additional_special_tokens=specials, pad_token=specials[0])
-    torch.manual_seed(0)
-    config = WhisperConfig(
-        vocab_size=len(tokens), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=80, pad_token_id=256,
-        decoder_start_token_id=257, eos_token_id=256, bos_token_id=256,
-    )  # fmt: skip
-    model = WhisperForConditionalGeneration(config)
-    with torch.no_grad():
-        model.model.decoder.embed_tokens.weight[256:] = 0  # tied with the output: specials get a logit of 0
-    generation = model.generation_config
-    generation._from_model_config = False
-    generation.update(
-        no_timestamps_token_id=vocabulary["<|notimestamps|>"], prev_sot_token_id=vocabulary["<|startofprev|>"],
-        is_multilingual=False, max_length=24, suppress_tokens=None, begin_suppress_tokens=None,
-    )  # fmt: skip
-    generation.no_timestamps_token_id = vocabulary["<|notimestamps|>"]
-    generation.prev_sot_token_id = vocabulary["<|startofprev|>"]
-    generation.is_multilingual = False
-    folder = tmp_path_factory.mktemp("hf") / "whisper"
-    model.save_pretrained(folder)
-    WhisperProcessor(WhisperFeatureExtractor(), tokenizer).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module", params=["group", "layer"])
-def wav2vec2(request, tmp_path_factory) -> Path:
-    """A random miniature wav2vec2 with a CTC head, with the normalisation of the base or of the large models."""
-    import torch
-    from transformers import (
-        Wav2Vec2Config,
-        Wav2Vec2CTCTokenizer,
-        Wav2Vec2FeatureExtractor,
-        Wav2Vec2ForCTC,
-        Wav2Vec2Processor,
-    )
-
-    folder = tmp_path_factory.mktemp("hf") / f"wav2vec2-{request.param}"
-    folder.mkdir()
-    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz'"]
-    (folder / "vocab.json").write_text(json.dumps({letter: number for number, letter in enumerate(letters)}))
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        vocab_size=len(letters), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        conv_dim=[16] * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2,
-        feat_extract_norm=request.param, do_stable_layer_norm=request.param == "layer",
-    )  # fmt: skip
-    Wav2Vec2ForCTC(config).save_pretrained(folder)
-    extractor = Wav2Vec2FeatureExtractor(return_attention_mask=request.param == "layer")
-    Wav2Vec2Processor(extractor, Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))).save_pretrained(folder)
-    return folder
-
-
-def test_the_provider_chooses_itself(talker: Path, whisper: Path) -> None:
-    for model, provider in ((talker, "local"), (whisper, "huggingface")):
-        assert choose_provider(EvalSettings(model=str(model))) == provider
-    assert choose_provider(EvalSettings(provider="tiny-audio")) == "local"
-    assert choose_provider(EvalSettings(model=str(talker), provider="huggingface")) == "huggingface"
-
-
-def _measured_in_any_batch(model: Path, corpus: Path, tmp_path: Path, **options) -> dict[str, str | None]:
-    """No clip lost, the one of 33 s and those of 0.3 s included, and the same texts whatever the batch."""
-    texts = []
-    for size in (1, 8):
-        settings = settings_for(model, corpus, tmp_path / str(size), batch_size=size, **options)
-        metrics = evaluate(settings)
-        assert metrics.num_failed == 0 and metrics.provider == "huggingface"
-        texts.append(texts_of(metrics.folder))
-    assert texts[0] == texts[1]
-    return texts[0]
-
-
-def test_whisper(whisper: Path, corpus: Path, tmp_path: Path) -> None:
-    rows = [json.loads(line) for line in corpus.read_text().splitlines()]
-    chosen = write_manifest(corpus.parent / "few.jsonl", [*rows[:9], rows[40]])
-    texts = _measured_in_any_batch(whisper, chosen, tmp_path)
-    assert len(texts) == 10 and all(texts.values())
-
-
-def test_wav2vec2(wav2vec2: Path, corpus: Path, tmp_path: Path) -> None:
-    texts = _measured_in_any_batch(wav2vec2, corpus, tmp_path)
-    assert len(texts) == 42 and len(texts["clip-040"] or "") > 5 * len(texts["clip-000"] or "")
-
-
-def test_a_model_that_is_no_recogniser(tiny_parts: Path, corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(TinyAudioError, match="decoder cannot be loaded"):
-        evaluate(settings_for(tiny_parts / "decoder", corpus, tmp_path, max_samples=1))
-
-
-def test_remote_code_needs_consent(whisper: Path, corpus: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(whisper, tmp_path / "custom")
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "custom-asr", "auto_map": {"AutoConfig": "custom.CustomConfig"}}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "custom.py").write_text("raise SystemExit('remote code ran')\n")
-    with pytest.raises(TinyAudioError, match="--trust-remote-code"):
-        evaluate(settings_for(folder, corpus, tmp_path / "out", max_samples=1))
+def test_several_providers_side_by_side(talker: Path, corpus: Path, nano: Path, tmp_path: Path, capsys) -> None:
+    arguments = [
+        "eval",
+        "--providers",
+        f"local:{talker}, tiny-audio:nano",
+        "-d",
+        str(corpus),
+        "-n",
+        "3",
+        "--device",
+        "cpu",
+    ]
+    assert run([*arguments, "--output-dir", str(tmp_path)]) == 0
+    table = capsys.readouterr().out.split("Side by side")[1]
+    assert str(talker.name) in table and "nano" in table and table.count("RTFx") == 2 and " * (" in table
+    folders = sorted(path.parent.name for path in tmp_path.glob("*/metrics.json"))
+    assert len(folders) == 2 and folders[1] == "tiny-audio-nano"

@@ -75,8 +75,11 @@ def test_the_wheel_holds_the_package_the_configs_and_the_default(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = [path.relative_to(REPOSITORY) for path in (REPOSITORY / "configs").rglob("*.yaml")]
     modules = [path.relative_to(REPOSITORY) for path in (REPOSITORY / "tiny_audio").rglob("*.py")]
+    report = (REPOSITORY / "tiny_audio/analysis/report").iterdir()
+    page = [path.relative_to(REPOSITORY) for path in report if path.suffix in (".html", ".css", ".js")]
     assert {f"tiny_audio/{path.as_posix()}" for path in configs} <= names
-    assert {path.as_posix() for path in modules} <= names
+    assert {path.as_posix() for path in (*modules, *page)} <= names
+    assert len(page) > 2
     assert {f"tiny_audio/assets/quickstart/{split}.parquet" for split in ("train", "validation", "test")} <= names
     assert "tiny_audio/assets/nano/model.safetensors" in names
     assert "tiny_audio/assets/dimensions/Qwen--Qwen3-0.6B.json" in names

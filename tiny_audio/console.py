@@ -63,6 +63,11 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Seque
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (columns, rules, *rows))
 
 
+def printable(text: str) -> str:
+    """One line, without the control characters that a model may write and a terminal would act on."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 class Progress:
     """A bar on a terminal, a line now and then elsewhere; made by `progress`."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.hardware import pick_device
-from tiny_audio.evaluation.providers.source import ModelSource, offline_if_unreachable
+from tiny_audio.model_source import ModelSource, offline_if_unreachable
 
 if TYPE_CHECKING:
     from tiny_audio.audio.segment import Window

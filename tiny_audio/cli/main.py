@@ -15,6 +15,7 @@ from tiny_audio.errors import TinyAudioError
 COMMANDS = {
     "train": "Train a recogniser on your data (with no arguments: the shipped corpus).",
     "eval": "Measure a model's word error rate and speed on a dataset.",
+    "analysis": "Show where evaluations go wrong: worst clips, errors, slices, history; and compare them.",
     "transcribe": "Print the text of audio files.",
     "debug": "Show why a model does not learn: gradients, weights, routing, LoRA, parameters.",
     "data": "Look at a dataset: inspect; write a filtered copy of it: prepare.",

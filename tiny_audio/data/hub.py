@@ -2,6 +2,7 @@
 
 import re
 import ssl
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def hub_splits(config: DataConfig) -> list[str]:
     """
     import datasets
 
-    with _one_line_errors(config), _offline_if_unreachable(config.path):
+    with _one_line_errors(config), offline_if_unreachable():
         builder = datasets.load_dataset_builder(config.path, **_version(config))
         if builder.info.splits:
             return list(builder.info.splits)
@@ -40,7 +41,7 @@ def load_hub(config: DataConfig, split: str, streaming: bool = False) -> Any:
     """One split as a `datasets.Dataset` (fetched and memory-mapped) or, streaming, an `IterableDataset`."""
     import datasets
 
-    with _one_line_errors(config), _offline_if_unreachable(config.path):
+    with _one_line_errors(config), offline_if_unreachable():
         return datasets.load_dataset(config.path, split=split, streaming=streaming, **_version(config))
 
 
@@ -95,18 +96,21 @@ def _config_message(name: str, given: str | None, text: str) -> str:
 
 
 @contextmanager
-def _offline_if_unreachable(name: str) -> Iterator[None]:
+def offline_if_unreachable() -> Iterator[None]:
     """Without network, takes what is in the cache at once, instead of five retries of each request."""
-    import datasets.config
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    # `datasets` keeps a switch of its own; where it is not loaded it has nothing to fetch.
+    switches: list[Any] = [constants, *filter(None, [sys.modules.get("datasets.config")])]
+    before = [switch.HF_HUB_OFFLINE for switch in switches]
     if not any(before) and not _reachable(constants.ENDPOINT):
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+        for switch in switches:
+            switch.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+        for switch, value in zip(switches, before, strict=True):
+            switch.HF_HUB_OFFLINE = value
 
 
 def _reachable(endpoint: str) -> bool:

@@ -15,9 +15,8 @@ from safetensors.torch import load_file
 
 from tiny_audio.console import warn
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.evaluation.providers.source import ModelSource, offline_if_unreachable
 from tiny_audio.model.lora import ADAPTER, CONFIG_FILE, ENCODER_ADAPTER, TENSORS_FILE, base_name, find_adapter_file
-from tiny_audio.training.build import checkpoint_of
+from tiny_audio.model_source import ModelSource, offline_if_unreachable
 
 from .measures import effective_rank
 from .report import Table
@@ -155,7 +154,7 @@ def measure_lora(checkpoint: str, device: str = "auto", dtype: str = "auto") -> 
     Raises:
         TinyAudioError: no such checkpoint, or it has no LoRA, or files that do not fit.
     """
-    source = ModelSource.of(checkpoint_of(checkpoint))
+    source = ModelSource.of(checkpoint)
     source.model_type()  # a checkpoint that cannot be reached is not one without LoRA
     adapters = read_adapters(source)
     if not adapters:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from tiny_audio.model.modeling import ASRModel
+from tiny_audio.model_source import checkpoint_of
 from tiny_audio.training import compose
-from tiny_audio.training.build import checkpoint_of
 from tiny_audio.training.feed import ClipFeed, Feed, StreamFeed
 from tiny_audio.training.run import training_corpora
 from tiny_audio.transcription import load_model

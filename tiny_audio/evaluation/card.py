@@ -8,9 +8,9 @@ from tiny_audio.console import say
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.leaderboard import eval_result, eval_results_name
 from tiny_audio.evaluation.providers import source_of
-from tiny_audio.evaluation.providers.source import SHIPPED, ModelSource
 from tiny_audio.evaluation.results import Metrics, write_atomically
 from tiny_audio.evaluation.settings import EvalSettings
+from tiny_audio.model_source import SHIPPED, ModelSource
 
 CARD = "README.md"
 TASK = "automatic-speech-recognition"

@@ -193,14 +193,9 @@ def _failed_lines(results: Sequence[ClipResult], limit: int | None = WORST_CLIPS
 def _clip_lines(result: ClipResult) -> list[str]:
     return [
         f"{result.id}  WER {result.wer or 0:.1%}  {result.duration or 0:.2f} s",
-        f"  reference:  {_shown(result.reference)}",
-        f"  prediction: {_shown(result.prediction or '')}",
+        f"  reference:  {console.printable(result.reference)}",
+        f"  prediction: {console.printable(result.prediction or '')}",
     ]
-
-
-def _shown(text: str) -> str:
-    """One line, without the control characters that a model may write and a terminal would act on."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _print_clips(title: str, lines: Sequence[str]) -> None:

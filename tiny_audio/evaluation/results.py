@@ -6,6 +6,7 @@ are written whole, under a temporary name first. Rates are fractions; texts are 
 
 import json
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any, BinaryIO, Self
 from tiny_audio.errors import TinyAudioError
 
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk_id")
+EVALUATIONS = Path("outputs") / "eval"  # where folders lie that nobody named
 RESULTS, METRICS, SUMMARY, SETTINGS = "results.jsonl", "metrics.json", "results.txt", "settings.json"
+SYNC_SECONDS = 1.0  # from one fsync of the results to the next: each can take longer than a small model for a clip
 
 
 @dataclass
@@ -139,6 +142,7 @@ class ResultsFolder:
         self._lock = _locked(path)
         self.results = {result.id: result for result in self._repair()}
         self._file = open(path / RESULTS, "ab")  # noqa: SIM115 - closed by __exit__
+        self._synced = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -146,16 +150,22 @@ class ResultsFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._sync()
         self._file.close()
         self._lock.close()
 
     def append(self, results: Iterable[ClipResult]) -> None:
-        """Write finished clips, safe on disk when this returns."""
+        """Write finished clips: a killed process loses none of them, a machine without power those of the last second."""
         new = {result.id: result for result in results if result.id not in self.results}
         self._file.write(b"".join(_line(result) for result in new.values()))
         self._file.flush()
-        os.fsync(self._file.fileno())
         self.results.update(new)
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self._sync()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
 
     def finished(self) -> Metrics | None:
         """The metrics, if they cover exactly the results that are here."""
@@ -166,6 +176,7 @@ class ResultsFolder:
 
     def finish(self, metrics: Metrics, summary: str) -> Metrics:
         """Write metrics.json and results.txt."""
+        self._sync()
         values = {key: value for key, value in asdict(metrics).items() if key != "folder"}
         write_atomically(self.path / SUMMARY, summary)
         write_atomically(self.path / METRICS, _json(values, indent=2) + "\n")

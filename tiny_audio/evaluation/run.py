@@ -17,12 +17,12 @@ from tiny_audio.evaluation.decoding import Decoder
 from tiny_audio.evaluation.leaderboard import write_leaderboard_files
 from tiny_audio.evaluation.prices import priced
 from tiny_audio.evaluation.providers import PROVIDERS, Provider, choose_provider, model_of, open_provider, source_of
-from tiny_audio.evaluation.providers.source import short_hash
 from tiny_audio.evaluation.report import summary_text
-from tiny_audio.evaluation.results import Metrics, ResultsFolder
+from tiny_audio.evaluation.results import EVALUATIONS, Metrics, ResultsFolder
 from tiny_audio.evaluation.scoring import error_rate
 from tiny_audio.evaluation.settings import EvalSettings
 from tiny_audio.evaluation.summary import summarise
+from tiny_audio.model_source import short_hash
 from tiny_audio.text.normalizers import get_normalizer
 
 WARM_UP_SECONDS = 2  # of each clip of the first batch
@@ -106,7 +106,7 @@ def _identity(settings: EvalSettings) -> dict[str, Any]:
 
 def _default_folder(settings: EvalSettings, identity: dict[str, Any]) -> Path:
     name = f"{slug(identity['model'])}-{slug(settings.dataset_name)}-{settings.split}-{short_hash(identity)}"
-    return Path("outputs") / "eval" / name
+    return EVALUATIONS / name
 
 
 def slug(name: str) -> str:

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.evaluation.providers.source import ModelSource, offline_if_unreachable
 from tiny_audio.model.lora import adapted_parts
 from tiny_audio.model.modeling import ASRModel
-from tiny_audio.training.build import checkpoint_of, is_tied
+from tiny_audio.model_source import ModelSource, offline_if_unreachable
+from tiny_audio.training.build import is_tied
 from tiny_audio.training.checkpoints import write_whole
 
 
@@ -37,7 +37,7 @@ def merge_checkpoint(checkpoint: str, folder: Path) -> Merged:
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise TinyAudioError(f"{folder} is there already; name a new folder for the merged checkpoint.")
-    source = ModelSource.of(checkpoint_of(checkpoint))
+    source = ModelSource.of(checkpoint)
     with offline_if_unreachable(source):
         model = ASRModel.from_pretrained(source.location, revision=source.revision, dtype="float32")
     if not adapted_parts(model):

@@ -1,7 +1,6 @@
 """From model settings to an ASRModel with fresh or loaded weights, and to the table of its parameters."""
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +23,8 @@ from tiny_audio.model.lora import (
     import_peft,
 )
 from tiny_audio.model.modeling import ASRModel
+from tiny_audio.model_source import checkpoint_of
 
-from .checkpoints import BEST
 from .ctc import add_ctc_head
 from .schema import ModelSettings
 
@@ -189,13 +188,6 @@ def check_quantizable(config: ASRConfig, settings: ModelSettings) -> None:
 def checkpoint_path(name: str) -> str:
     """Where a checkpoint lies: `nano` is the shipped one, and the folder of a run means its best."""
     return str(embedded(SHIPPED_MODEL)) if name == SHIPPED_MODEL else checkpoint_of(name)
-
-
-def checkpoint_of(name: str) -> str:
-    """The folder of a run means its best checkpoint; every other name means itself."""
-    run = Path(name).expanduser()
-    is_run = (run / BEST / "config.json").is_file() and not (run / "config.json").is_file()
-    return str(run / BEST) if is_run else name
 
 
 def part_sizes(model: ASRModel) -> list[PartSize]:

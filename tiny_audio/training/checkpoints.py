@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 
 from tiny_audio.errors import TinyAudioError
 
-BEST = "best"
 SETTINGS_FILE = "settings.yaml"
 LOG_FILE = "log.jsonl"
 STATE_FILE = "trainer_state.json"

@@ -21,9 +21,10 @@ from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.encoders import quiet_transformers
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
+from tiny_audio.model_source import BEST
 
 from .build import PartSize, build_model, part_sizes
-from .checkpoints import BEST, SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
+from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
 from .config import compose, overridden
 from .ctc import leaves_head_behind
 from .feed import ClipFeed, Feed, StreamFeed

@@ -18,9 +18,10 @@ from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.loading import load_trained_tensors
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import IGNORED_LABEL
+from tiny_audio.model_source import BEST
 
 from .augment import drop_audio_tokens, spec_augment
-from .checkpoints import BEST, LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of, truncate_log, write_whole
+from .checkpoints import LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of, truncate_log, write_whole
 from .ctc import audio_inputs, ctc_loss, trains_head_alone
 from .distillation import distillation_loss, teacher_logits
 from .feed import Feed

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.providers.base import Provider
-from tiny_audio.evaluation.providers.source import ModelSource, offline_if_unreachable
 from tiny_audio.evaluation.settings import EvalSettings
+from tiny_audio.model_source import ModelSource, offline_if_unreachable
 
 
 @dataclass(frozen=True)

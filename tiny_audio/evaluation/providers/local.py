@@ -9,9 +9,9 @@ import torch
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.hardware import pick_device
 from tiny_audio.evaluation.providers.base import Hypothesis, TimedWord
-from tiny_audio.evaluation.providers.source import ModelSource
 from tiny_audio.evaluation.settings import EvalSettings
 from tiny_audio.model.modeling import ASRModel
+from tiny_audio.model_source import ModelSource
 
 
 class LocalProvider:

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from tiny_audio.assets import embedded
 from tiny_audio.errors import TinyAudioError
 
 SHIPPED = ("nano",)
-REACH_SECONDS = 4.0
+BEST = "best"  # of a run: its best checkpoint
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
 
@@ -31,11 +30,11 @@ class ModelSource:
         """What `-m NAME` means.
 
         Raises:
-            TinyAudioError: neither shipped, nor a folder with a config.json, nor written like a Hub id.
+            TinyAudioError: neither shipped, nor a checkpoint's or a run's folder, nor written like a Hub id.
         """
         if name in SHIPPED:
             return cls(name, str(embedded(name)), local=True)
-        folder = Path(name).expanduser()
+        folder = Path(checkpoint_of(name)).expanduser()
         if folder.exists():
             _require_checkpoint(folder)
             return cls(name, str(folder), local=True)
@@ -86,28 +85,18 @@ def short_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
 
 
-@contextmanager
-def offline_if_unreachable(source: ModelSource) -> Iterator[None]:
+def offline_if_unreachable(source: ModelSource) -> AbstractContextManager:
     """For a Hub id without network: what is in the cache at once, instead of five retries of each request."""
-    from huggingface_hub import constants
+    from tiny_audio.data.hub import offline_if_unreachable
 
-    before = constants.HF_HUB_OFFLINE
-    if not source.local and not before and not _hub_answers():
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+    return nullcontext() if source.local else offline_if_unreachable()
 
 
-def _hub_answers() -> bool:
-    from huggingface_hub import constants, get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
-    except Exception:  # noqa: BLE001 - which HTTP library raises depends on the version of huggingface_hub
-        return False
-    return True
+def checkpoint_of(name: str) -> str:
+    """The folder of a run means its best checkpoint; every other name means itself."""
+    run = Path(name).expanduser()
+    is_run = (run / BEST / "config.json").is_file() and not (run / "config.json").is_file()
+    return str(run / BEST) if is_run else name
 
 
 def _require_checkpoint(folder: Path) -> None:
