@@ -13,6 +13,7 @@ from .corpus import Example
 from .streaming import mixed_seed
 
 STRETCH_CLIPS = 1024  # clips that are sorted by length together; each such stretch holds the parts in their shares
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, fill the unit interval evenly at every moment
 
 T = TypeVar("T")
 
@@ -75,8 +76,8 @@ class MixtureSampler(SecondsBatchSampler):
         batches: list[list[int]] = []
         for number, stretch in enumerate(np.array_split(clips, math.ceil(len(clips) / STRETCH_CLIPS))):
             seed = mixed_seed(self.seed, epoch, number)
-            packed = SecondsBatchSampler(self.durations[stretch], self.batch_seconds, seed, self.max_batch_size)
-            batches += [stretch[batch].tolist() for batch in packed.epoch(0)]
+            packed = mixed_batches(self.durations[stretch], self.batch_seconds, seed, self.max_batch_size)
+            batches += [stretch[batch].tolist() for batch in packed]
         self._counts[epoch] = len(batches)
         return batches
 
@@ -94,19 +95,37 @@ class MixtureSampler(SecondsBatchSampler):
 
     def _drawn(self, epoch: int) -> np.ndarray:
         """The epoch's clips, those of each corpus at even distances."""
-        places, clips, start = [], [], 0
+        clips, start = [], 0
         for corpus, (size, count) in enumerate(zip(self.sizes, self.counts, strict=True)):
-            offset = np.random.default_rng((self.seed, corpus, epoch)).uniform()
-            places.append((np.arange(count) + offset) / count)
             clips.append(start + self._turns(corpus, epoch * count, count, size))
             start += size
-        return np.concatenate(clips)[np.argsort(np.concatenate(places), kind="stable")]
+        return spread(clips, np.random.default_rng((self.seed, epoch)))
 
     def _turns(self, corpus: int, first: int, count: int, size: int) -> np.ndarray:
         """`count` members from number `first` on of an endless sequence of shuffles of a corpus."""
         rounds = range(first // size, (first + count - 1) // size + 1)
         shuffles = [np.random.default_rng(mixed_seed(self.seed, corpus, turn)).permutation(size) for turn in rounds]
         return np.concatenate(shuffles)[first % size :][:count]
+
+
+def mixed_batches(
+    durations: Sequence[float] | np.ndarray, batch_seconds: float, seed: int, max_batch_size: int | None = None
+) -> list[list[int]]:
+    """The batches of a SecondsBatchSampler's epoch, so ordered that any few of them hold all lengths.
+
+    The clips of a part are often alike in length: with a free order, a part of few batches would come in bursts.
+    """
+    batches = SecondsBatchSampler(durations, batch_seconds, seed, max_batch_size).epoch(0)
+    seconds = np.asarray(durations)
+    by_length = np.argsort([seconds[batch].max() for batch in batches], kind="stable")
+    places = (np.arange(len(batches)) * GOLDEN + np.random.default_rng(seed).uniform()) % 1
+    return [batches[number] for number in by_length[np.argsort(places)]]
+
+
+def spread(groups: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """The groups' members in one order, those of each group at even distances."""
+    places = [(np.arange(len(group)) + rng.uniform()) / len(group) for group in groups]
+    return np.concatenate(groups)[np.argsort(np.concatenate(places), kind="stable")]
 
 
 class JoinedClips:

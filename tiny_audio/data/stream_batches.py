@@ -15,7 +15,7 @@ from .collator import Dropped, load_or_drop
 from .config import DataConfig, Part, parts_of
 from .corpus import Example, Row, load_row, row_duration
 from .filtering import UNREADABLE, Limits, default_clean
-from .mixture import interleaved, stream_shares
+from .mixture import interleaved, mixed_batches, stream_shares
 from .streaming import SHUFFLE_ROWS, RowStream, mixed_seed
 
 PACK_ROWS = 512  # rows that are sorted by length together
@@ -104,8 +104,11 @@ class StreamDataset(IterableDataset):
 
     def _packed(self, chunk: list[Row], seed: int) -> list[list[Row]]:
         durations = [row.duration or 0.0 for row in chunk]
-        sampler = SecondsBatchSampler(durations, self.batch_seconds, seed, self.max_batch_size)
-        return [[chunk[place] for place in batch] for batch in sampler.epoch(0)]
+        if self.config.mixture is None:
+            batches = SecondsBatchSampler(durations, self.batch_seconds, seed, self.max_batch_size).epoch(0)
+        else:
+            batches = mixed_batches(durations, self.batch_seconds, seed, self.max_batch_size)
+        return [[chunk[place] for place in batch] for batch in batches]
 
     def _decoded(self, batches: list[list[Row]], rejected: list[Dropped], first: int) -> Iterator[Batch]:
         for number in range(first, len(batches)):
