@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.training.config import compose, config_folders, members
-from tiny_audio.training.schema import SECTIONS, Settings, to_settings, to_tree
+from tiny_audio.training.schema import OPTION_GROUPS, SECTIONS, Settings, to_settings, to_tree
 
 FOLDERS = config_folders()
 GROUPS = [(group, name) for group in SECTIONS for name in members(group, FOLDERS)]
@@ -49,7 +49,7 @@ def test_every_yaml_starts_with_the_command_that_uses_it(file):
 
 
 def test_every_field_has_a_sentence():
-    for schema in (Settings, *SECTIONS.values()):
+    for schema in (Settings, *OPTION_GROUPS.values()):
         for item in fields(schema):
             assert item.metadata.get("help"), f"{schema.__name__}.{item.name}"
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -457,6 +458,8 @@ def test_features_are_computed_once_and_are_the_same(tiny_checkpoint, tone):
         ours, theirs = remembering(batch, text=["one"] * 3), processor(batch, text=["one"] * 3)
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert len(remembering._kept) == 3
+    spawned = pickle.loads(pickle.dumps(remembering))  # as a loader's workers get it where they are not forked
+    assert spawned.room == 1 << 20 and not spawned._kept and len(spawned.features(clips)) == 2
     assert not RememberingProcessor(processor, max_bytes=10).features(clips[:1])["input_features"].isnan().any()
 
 

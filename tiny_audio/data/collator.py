@@ -82,6 +82,10 @@ class ClipDataset:
         reason = first.detail if isinstance(first, Dropped) else ""
         raise TinyAudioError(f"None of the {len(self)} clips of {self.corpus.name} can be read; the first: {reason}")
 
+    def text(self, position: int) -> str:
+        """The transcript as written, without touching the audio."""
+        return self.corpus.texts[int(self.indices[position])]
+
     def _id(self, position: int) -> str:
         return self.corpus.id(int(self.indices[position]))
 
@@ -106,6 +110,7 @@ class SpeechCollator:
         clean: makes the label of a text; `tiny_audio.text.labels.clean_label` by default.
         draw_instructions: gives as many instructions as a batch has clips; the published one by default.
         teacher: whether batches hold, as `teacher`, what a language model reads that teaches from the transcripts.
+        augment: changes a batch's clips, and may add some.
     """
 
     def __init__(
@@ -114,8 +119,10 @@ class SpeechCollator:
         clean: Callable[[str], str] | None = None,
         draw_instructions: Callable[[int], list[str]] | None = None,
         teacher: bool = False,
+        augment: Callable[[Sequence[Example]], list[Example]] | None = None,
     ) -> None:
         self.processor, self.draw_instructions, self.teacher = processor, draw_instructions, teacher
+        self.augment = augment
         self.clean = clean or default_clean()
 
     def __call__(self, clips: Sequence[Example | Dropped]) -> dict[str, Any]:
@@ -134,6 +141,8 @@ class SpeechCollator:
         examples = [clip for clip in clips if isinstance(clip, Example)]
         if not examples:
             raise TinyAudioError(f"No clip of a batch of {len(clips)} can be read; expected at least one.")
+        if self.augment is not None:
+            examples = self.augment(examples)
         texts = [self.clean(example.text) for example in examples]
         instructions = None if self.draw_instructions is None else self.draw_instructions(len(examples))
         batch = self.processor(

@@ -149,6 +149,11 @@ class JoinedClips:
             clips += part.replacement(own)
         return clips
 
+    def text(self, position: int) -> str:
+        """The transcript as written, without touching the audio."""
+        part, own = self._located(position)
+        return part.text(own)
+
     def _located(self, position: int) -> tuple[ClipDataset, int]:
         index = int(np.searchsorted(self.starts, position, side="right")) - 1
         return self.parts[index], position - int(self.starts[index])

@@ -43,6 +43,12 @@ class ASROutput(ModelOutput):
     ctc_scores: torch.Tensor | None = None  # (batch, frames, classes) of a CTC head that is trained
 
 
+def label_loss(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, smoothing: float):
+    """Mean cross-entropy of `head(hidden)`, hidden (labels, dim), and those logits (labels, vocabulary)."""
+    logits = head(hidden)
+    return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing), logits
+
+
 class ASRModel(PreTrainedModel):
     """Speech recogniser: waveform → encoder → projector → language model → text.
 
@@ -54,6 +60,7 @@ class ASRModel(PreTrainedModel):
     main_input_name = "input_features"
     _supports_sdpa = _supports_flash_attn = True
     label_smoothing = 0.0  # in training only
+    label_loss = staticmethod(label_loss)  # training may put one that gives no logits in its place
 
     def __init__(
         self,
@@ -227,20 +234,20 @@ class ASRModel(PreTrainedModel):
         if labels is None:
             output = self.language_model(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False)
             return ASROutput(logits=output.logits)
-        logits, targets = self.label_logits(labels, inputs_embeds=embeddings, attention_mask=attention_mask)
-        smoothing = self.label_smoothing if self.training else 0.0
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        hidden, targets = self.label_states(labels, inputs_embeds=embeddings, attention_mask=attention_mask)
+        head, smoothing = self.language_model.get_output_embeddings(), self.label_smoothing if self.training else 0.0
+        loss, logits = self.label_loss(head, hidden, targets, smoothing)
         auxiliary = self.projector.__dict__.pop("auxiliary_loss", None)
         if auxiliary is not None:
             loss = loss + self.config.router_aux_loss_coef * auxiliary
         count = torch.tensor(len(targets), device=loss.device)
         return ASROutput(loss, logits, num_label_tokens=count, auxiliary_loss=auxiliary, ctc_scores=scores)
 
-    def label_logits(self, labels: torch.Tensor, **inputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (labels, vocabulary) of the language model for its `inputs` where labels stand, and those labels."""
+    def label_states(self, labels: torch.Tensor, **inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the language model's output layer reads where labels stand, (labels, dim), and those labels."""
         hidden = self.language_model.get_decoder()(**inputs, use_cache=False).last_hidden_state
         wanted = (targets := labels[:, 1:]) != IGNORED_LABEL
-        return self.language_model.get_output_embeddings()(hidden[:, :-1][wanted]), targets[wanted]
+        return hidden[:, :-1][wanted], targets[wanted]
 
     @torch.no_grad()
     def generate(

@@ -50,22 +50,36 @@ def drop_audio_tokens(projector: nn.Module, share: float) -> None:
     projector.register_forward_hook(leave_out)
 
 
+class BatchNumbers:
+    """The number in the run of each batch that is made here, asked for once a batch.
+
+    Args:
+        start: number of the loader's first batch; worker w of n makes its batches w, w + n, w + 2n, ….
+    """
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.made = 0  # batches of this worker
+
+    def __call__(self) -> int:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        number = self.start + worker + self.made * workers
+        self.made += 1
+        return number
+
+
 class InstructionDraw:
     """Instructions for a loader's clips, drawn by the number of the batch, so that a resumed run draws the same.
 
     Args:
         others: instructions beside the published one, all as likely.
         seed: of the draws.
-        start: number in the run of the loader's first batch; worker w of n makes its batches w, w + n, w + 2n, ….
+        start: number in the run of the loader's first batch.
     """
 
     def __init__(self, others: list[str], seed: int, start: int) -> None:
-        self.instructions, self.seed, self.start = [INSTRUCTION, *others], seed, start
-        self.made = 0  # batches of this worker
+        self.instructions, self.seed, self.number = [INSTRUCTION, *others], seed, BatchNumbers(start)
 
     def __call__(self, clips: int) -> list[str]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        number = self.start + worker + self.made * workers
-        self.made += 1
-        return random.Random(f"{self.seed} {number}").choices(self.instructions, k=clips)
+        return random.Random(f"{self.seed} {self.number()}").choices(self.instructions, k=clips)

@@ -12,7 +12,8 @@ from tiny_audio.model.modeling import ASRModel
 def teacher_logits(model: ASRModel, prompts: dict[str, torch.Tensor]) -> torch.Tensor:
     """(labels, vocabulary) of the language model without its LoRA, for prompts that hold the transcripts."""
     with torch.no_grad(), _without_lora(model):
-        return model.label_logits(**prompts)[0]
+        hidden, _ = model.label_states(**prompts)
+        return model.language_model.get_output_embeddings()(hidden)
 
 
 def _without_lora(model: ASRModel) -> AbstractContextManager:

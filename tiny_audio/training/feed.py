@@ -20,13 +20,14 @@ from tiny_audio.data import (
     parts_of,
     usable_rows,
 )
+from tiny_audio.data.augmentation import Augmentation
 from tiny_audio.data.filtering import Limits
 from tiny_audio.data.mixture import JoinedClips, MixtureSampler, clips_per_epoch, normalized, stream_shares
 from tiny_audio.data.stream_batches import StreamDataset
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.processor import ASRProcessor
 
-from .augment import InstructionDraw
+from .augment import BatchNumbers, InstructionDraw
 from .memory import RememberingProcessor
 from .schema import Settings, TrainingSettings
 
@@ -62,7 +63,7 @@ class ClipFeed:
             clips.append(ClipDataset(corpus, usable, cache_bytes=self.cache_bytes // len(corpora), **limits))
         durations = [own.corpus.durations[own.indices] for own in clips]
         self.durations = np.concatenate(durations)
-        packing = (training.batch_seconds, data.seed, training.batch_size)
+        packing = (_own_seconds(training), data.seed, training.batch_size)
         self.sampler = SecondsBatchSampler(self.durations, *packing)
         self.dataset = clips[0]
         if data.mixture is not None:
@@ -82,7 +83,9 @@ class ClipFeed:
 
     def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
         """The batches of the run from number `start` on; its length is that of the whole run."""
-        collator = _collator(RememberingProcessor(processor, self.cache_bytes), self.training, start)
+        if not self.training.augment.active:  # else a clip is never the same again
+            processor = RememberingProcessor(processor, self.cache_bytes)
+        collator = _collator(processor, self.training, start)
         batches = RunBatches(self.sampler, start, self.steps * self.accumulation)
         return DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=collator, **_workers(self.training.num_workers)
@@ -97,13 +100,18 @@ class ClipFeed:
     def _batches_of(self, epoch: int) -> int:
         return len(self.sampler.epoch(epoch))
 
+    @property
+    def audio_seconds(self) -> float:
+        """Of the whole run."""
+        return self.sampler.epoch_seconds * self.epochs(self.steps)
+
     def describe(self) -> str:
         """One line: clips, hours, steps."""
         hours = self.sampler.epoch_seconds / 3600
         epochs = self.epochs(self.steps)
         return (
             f"{len(self.durations):,} clips, {float(self.durations.sum()) / 3600:.2f} h; {self.steps:,} steps of about "
-            f"{hours * 3600 / len(self.sampler) * self.accumulation:.0f} s: {epochs:.1f} epochs, {hours * epochs:.2f} h of audio"
+            f"{hours * 3600 / len(self.sampler) * self.accumulation:.0f} s: {epochs:.1f} epochs, {self.audio_seconds / 3600:.2f} h of audio"
         )
 
     def describe_parts(self) -> list[tuple[str, ...]]:
@@ -142,7 +150,7 @@ class StreamFeed:
         return StreamDataset(
             self.data,
             self.data.train_split,
-            batch_seconds=self.training.batch_seconds,
+            batch_seconds=_own_seconds(self.training),
             max_batch_size=self.training.batch_size,
             max_samples=self.data.max_train_samples,
             start=start,
@@ -159,9 +167,14 @@ class StreamFeed:
         """How much of the run is done: a stream's epochs cannot be counted."""
         return step / self.steps
 
+    @property
+    def audio_seconds(self) -> float:
+        """Of the whole run, at most."""
+        return self.steps * self.accumulation * self.training.batch_seconds
+
     def describe(self) -> str:
         """One line: what is streamed, and how much of it."""
-        hours = self.steps * self.accumulation * self.training.batch_seconds / 3600
+        hours = self.audio_seconds / 3600
         name = self.data.path if self.data.mixture is None else f"{len(self.parts)} datasets"
         return f"{name}, streamed; {self.steps:,} steps: at most {hours:.2f} h of audio"
 
@@ -191,7 +204,15 @@ class RunBatches(Sampler[list[int]]):
 
 def _collator(processor: ASRProcessor, training: TrainingSettings, start: int) -> SpeechCollator:
     draw = InstructionDraw(training.prompt_variety, training.seed, start) if training.prompt_variety else None
-    return SpeechCollator(processor, draw_instructions=draw, teacher=training.distillation_weight > 0)
+    augment = None
+    if training.augment.active:
+        augment = Augmentation(training.augment, processor.max_samples, training.seed, BatchNumbers(start))
+    return SpeechCollator(processor, draw_instructions=draw, teacher=training.distillation_weight > 0, augment=augment)
+
+
+def _own_seconds(training: TrainingSettings) -> float:
+    """Seconds of a batch that are packed with the dataset's clips, before augmentation makes them more."""
+    return training.batch_seconds * training.augment.batch_share
 
 
 def _workers(number: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from tiny_audio.console import say, table, warn
 from tiny_audio.data import Corpus, Skipped, open_corpus, parts_of
+from tiny_audio.data.augmentation import Recordings
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.encoders import quiet_transformers
 from tiny_audio.model.modeling import ASRModel
@@ -26,6 +27,7 @@ from tiny_audio.model_source import BEST
 from .build import PartSize, build_model, part_sizes
 from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
 from .config import compose, overridden
+from .cost import Spent, plan, spent
 from .ctc import leaves_head_behind
 from .feed import ClipFeed, Feed, StreamFeed
 from .initialization import match_embedding_scale
@@ -37,8 +39,11 @@ from .validation import Validation
 OUTPUTS = Path("outputs")
 SKIPPED_FILE = "skipped.jsonl"
 # what a run that goes on must have in common with its beginning, or its batches and weights would not fit
+FIXED_TRAINING = (
+    "batch_seconds", "batch_size", "gradient_accumulation_steps", "seed",
+    "augment.speed_probability", "augment.speed_factors", "augment.silence_share",
+)  # fmt: skip
 PART_COLUMNS = ("part", "clips", "hours", "clips an epoch", "hours an epoch", "share")
-FIXED_TRAINING = ("batch_seconds", "batch_size", "gradient_accumulation_steps", "seed")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class TrainResult:
     loss: float
     wer: float
     best_wer: float
+    spent: Spent
     skipped: Skipped
     next_commands: tuple[str, ...]
     used: dict[str, int]  # clips of each part of a mixture
@@ -63,6 +69,7 @@ class TrainResult:
         lines = (
             f"Trained {self.steps} steps ({self.epochs:.1f} epochs) in {minutes} min {seconds} s.",
             f"Loss {self.loss:.3f}, validation WER {per_cent(self.wer)}, best {per_cent(self.best_wer)}.",
+            self.spent.describe(),
             *([f"Clips used: {shares_of(self.used)}."] if self.used else []),
             f"Data: {self.skipped.summary()}.",
             f"Best model: {self.model}",
@@ -102,6 +109,7 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     if settings.model.pretrained is None and checkpoint is None:
         match_embedding_scale(model, validation.speech)
     announce(model, feed, validation, folder)
+    planned = plan(model, feed, processor, settings.training.distillation_weight > 0)
     begin(settings, folder, feed)
     started = time.monotonic()
     with training_bar(feed.steps) as bar, quiet_transformers():
@@ -114,7 +122,9 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
             raise
         finally:
             feed.skipped.write(folder / SKIPPED_FILE)
-    return result(trainer, settings, time.monotonic() - started)
+    share = 1 - trainer.start_step / feed.steps
+    cost = spent(share * planned.total, trainer.meter.all_flops, trainer.meter.all_seconds, trainer.gpus)
+    return result(trainer, settings, time.monotonic() - started, cost)
 
 
 def _how_to_go_on(folder: Path) -> str:
@@ -134,6 +144,9 @@ def check_machine(settings: Settings) -> None:
     """Fails early where something that the settings ask for is not here."""
     if settings.training.dtype == "fp16" and not torch.cuda.is_available():
         raise TinyAudioError("training.dtype=fp16 needs a CUDA GPU and there is none here; use bf16 or fp32.")
+    for folder in (settings.training.augment.noise_folder, settings.training.augment.rir_folder):
+        if folder is not None:
+            Recordings(folder)
     if settings.training.report_to == "tensorboard":
         require_extra("tensorboard", "train")
     if settings.training.report_to == "wandb":
@@ -188,12 +201,9 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
     if not file.is_file():
         return
     before, now = _saved_settings(file), to_tree(settings)
-    changed = {
-        f"{section}.{key}": (old, now[section].get(key))
-        for section in ("model", "data", "training")
-        for key, old in before[section].items()
-        if now[section].get(key) != old
-    }
+    current = _flat({section: now[section] for section in SECTIONS})
+    earlier = _flat({section: before[section] for section in SECTIONS})
+    changed = {key: (old, current.get(key)) for key, old in earlier.items() if current.get(key) != old}
     fixed = {f"training.{name}" for name in FIXED_TRAINING}
     described = {key: f"{key} was {old}, is {new}" for key, (old, new) in changed.items()}
     wrong = [text for key, text in described.items() if not key.startswith("training.") or key in fixed]
@@ -201,6 +211,14 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
         raise TinyAudioError(f"{checkpoint} belongs to a run with other settings: {'; '.join(wrong)}.")
     if described:
         warn(f"Going on with other settings: {'; '.join(described.values())}.")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree's values by their dotted keys."""
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        values |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return values
 
 
 def check_unfinished(checkpoint: Path | None, steps: int) -> None:
@@ -256,7 +274,7 @@ def trackers(settings: Settings, folder: Path, checkpoint: Path | None) -> list[
     return []
 
 
-def result(trainer: SpeechTrainer, settings: Settings, seconds: float) -> TrainResult:
+def result(trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spent) -> TrainResult:
     """Collects what the trainer logged last."""
     history = trainer.state.log_history
 
@@ -277,6 +295,7 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float) -> TrainR
         loss=last("loss"),
         wer=last("eval_wer"),
         best_wer=trainer.state.best_metric if trainer.state.best_metric is not None else float("nan"),
+        spent=cost,
         skipped=trainer.feed.skipped,
         next_commands=tuple(commands),
         used={part.name: trainer.feed.used[part.name] for part in trainer.feed.parts if part.name},

@@ -1,7 +1,7 @@
 """The settings of a training run: a dataclass a configuration group, a sentence on every field."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from math import inf
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tiny_audio.data.augmentation import AugmentSettings
 from tiny_audio.data.config import ALIASES as DATA_ALIASES
 from tiny_audio.data.config import DataConfig, Part, named
 from tiny_audio.errors import TinyAudioError
@@ -19,6 +20,9 @@ TRACKERS = ("tensorboard", "wandb", "none")
 MODEL_DTYPES = ("float32", "bfloat16", "float16")
 ENCODER_PADDINGS = ("masked", "window")
 PROJECTOR_VARIANTS = ("norm", "relu", "glm")
+USELESS_FOR_HEAD = (
+    "distillation_weight", "label_smoothing", "audio_token_dropout", "prompt_variety", "augment.silence_share",
+)  # fmt: skip
 QUANTIZATIONS = ("8bit", "4bit")
 
 
@@ -163,10 +167,14 @@ class TrainingSettings:
     time_mask_frames: int = _option(100, "SpecAugment: widest such stripe, in frames; never over a fifth of the clip.")
     frequency_masks: int = _option(0, "SpecAugment: stripes of mel bands that are hidden in each clip.")
     frequency_mask_bands: int = _option(27, "SpecAugment: widest such stripe, in bands.")
+    augment: AugmentSettings = field(
+        default_factory=AugmentSettings, metadata={"help": "How the waveforms of training clips are changed."}
+    )
     dtype: str = _option("fp32", "Computing precision: fp32, or mixed precision in bf16 or fp16 (a GPU).")
     gradient_checkpointing: bool = _option(False, "Recompute the language model's layers instead of keeping them.")
     seed: int = _option(
-        0, "Seed of the new weights, of dropout and of drawn instructions; data.seed is that of the order of the clips."
+        0,
+        "Seed of the new weights, of dropout and of what is drawn for a clip; data.seed is that of the order of the clips.",
     )
     num_workers: int = _option(0, "Processes that decode audio and compute log-mels beside the training.")
     logging_steps: int = _option(10, "Steps between two entries of log.jsonl and of the tracker.")
@@ -221,8 +229,9 @@ class Settings:
                 "training.ctc_loss_weight is 0, so the CTC head would learn nothing; expected more than 0."
             )
         if self.model.trains_head_alone:
-            for name in ("distillation_weight", "label_smoothing", "audio_token_dropout", "prompt_variety"):
-                if getattr(self.training, name):
+            given = {**vars(self.training), "augment.silence_share": self.training.augment.silence_share}
+            for name in USELESS_FOR_HEAD:
+                if given[name]:
                     raise TinyAudioError(
                         f"training.{name} has no effect where the CTC head alone is trained; leave it out."
                     )
@@ -234,6 +243,7 @@ class Settings:
 
 
 SECTIONS: dict[str, type] = {"model": ModelSettings, "data": DataConfig, "training": TrainingSettings}
+OPTION_GROUPS: dict[str, type] = {**SECTIONS, "training.augment": AugmentSettings}
 
 # Names that older configurations use, by section, and the fields they mean.
 ALIASES: dict[str, dict[str, str]] = {
@@ -267,7 +277,7 @@ def canonical(section: str, key: str) -> str:
 
 def _section(name: str, values: Any, schema: type) -> Any:
     if not isinstance(values, Mapping):
-        raise TinyAudioError(f"{name} is {values!r}; expected a group of options, as in configs/{name}/.")
+        raise TinyAudioError(f"{name} is {values!r}; expected a group of options, {name}.OPTION=VALUE.")
     if values.get("mixture") is not None:
         parts = named(values["mixture"])
         values = {
@@ -285,6 +295,8 @@ def _typed_values(prefix: str, values: Mapping[str, Any], schema: type) -> dict[
 
 def _typed(name: str, key: str, value: Any, kind: Any) -> Any:
     """The value as the field's type: YAML and the command line write 1e-3 as text, and 1 for 1.0."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _section(name, value, kind)
     if value == "???":
         raise TinyAudioError(f"{name} is not set; set it on the command line with {name}=VALUE.")
     holder = make_dataclass("Holder", [(key, kind, field())])
@@ -306,11 +318,13 @@ def _check_keys(prefix: str, values: Mapping[str, Any], schema: type) -> None:
 
 def _nearest(prefix: str, key: str, known: list[str]) -> str:
     section = prefix.rstrip(".")
+    elsewhere = [
+        f"{name}.{key}" for name, schema in OPTION_GROUPS.items() if key in {item.name for item in fields(schema)}
+    ]
     near = get_close_matches(key, [*known, *ALIASES.get(section, ())], n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {prefix}{canonical(section, near[0])}?"
-    elsewhere = [f"{name}.{key}" for name, schema in SECTIONS.items() if key in {item.name for item in fields(schema)}]
-    return f"did you mean {elsewhere[0]}?" if elsewhere else f"expected one of: {', '.join(known)}."
+    if elsewhere:
+        return f"did you mean {elsewhere[0]}?"
+    return f"did you mean {prefix}{canonical(section, near[0])}?" if near else f"expected one of: {', '.join(known)}."
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
