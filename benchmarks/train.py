@@ -78,7 +78,7 @@ def ours(model, options: Options, bf16: bool) -> tuple[Moment, Moment]:
 
     from tiny_audio.training import compose
     from tiny_audio.training.feed import ClipFeed
-    from tiny_audio.training.run import training_corpus
+    from tiny_audio.training.run import training_corpora
     from tiny_audio.training.trainer import SpeechTrainer
     from tiny_audio.training.validation import Validation
 
@@ -97,7 +97,7 @@ def ours(model, options: Options, bf16: bool) -> tuple[Moment, Moment]:
         ],
         data=options.data,
     )
-    feed = ClipFeed(training_corpus(settings), settings, model.processor.max_samples)
+    feed = ClipFeed(training_corpora(settings), settings, model.processor.max_samples)
     moments: list[Moment] = []
 
     class Watch(TrainerCallback):

@@ -16,7 +16,7 @@ from tiny_audio.training.feed import ClipFeed, StreamFeed
 from tiny_audio.training.gpus import Gpu, gpu_table, own_file
 from tiny_audio.training.meter import Meter, lengths_of
 from tiny_audio.training.progress import ShowProgress
-from tiny_audio.training.run import training_corpus
+from tiny_audio.training.run import training_corpora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,7 +25,7 @@ def test_the_plan_of_all_clips_is_what_the_batches_need(settings_of, tmp_path):
     """One epoch: each clip once, so the plan from the texts is the meter's count of the real tensors."""
     settings = settings_of(tmp_path, "training.max_steps=null", "training.num_epochs=1")
     model = build_model(settings.model)
-    feed = ClipFeed(training_corpus(settings), settings, model.processor.max_samples)
+    feed = ClipFeed(training_corpora(settings), settings, model.processor.max_samples)
     planned, meter = plan(model, feed, model.processor, teacher=True), Meter(model, teacher=True)
     for batch in feed.loader(0, model.processor):
         meter.count(batch["audio_seconds"], batch)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tiny_audio.evaluation.settings import EvalSettings
+from tiny_audio.text.labels import IGNORED_SEGMENT
 from tiny_audio.text.normalizers import get_normalizer
 
 LEADERBOARD = "hf-audio/open-asr-leaderboard"
 LONG_FORM = "hf-audio/asr-leaderboard-longform"
-NO_SPEECH = "ignore time segment in scoring"  # what such a reference is after normalisation
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def resolved(settings: EvalSettings) -> EvalSettings:
 
 def is_scored(reference: str) -> bool:
     """Whether the leaderboard scores a clip: not where nothing is left of its reference, or where it says so."""
-    return get_normalizer("whisper-en")(reference) not in ("", NO_SPEECH)
+    return get_normalizer("whisper-en")(reference) not in ("", IGNORED_SEGMENT)
 
 
 def comparability(settings: EvalSettings, failed: int) -> str:

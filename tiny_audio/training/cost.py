@@ -77,10 +77,10 @@ def plan(model: ASRModel, feed: Feed, processor: ASRProcessor | None, teacher: b
     """
     seconds, texts, basis = [NOMINAL_SECONDS], [NOMINAL_TEXT], f"a clip of {NOMINAL_SECONDS:.0f} s"
     if isinstance(feed, ClipFeed):
-        chosen = np.random.default_rng(0).permutation(len(feed.durations))[:SAMPLE]
-        corpus = feed.dataset.corpus
+        epoch = np.sort(np.concatenate(feed.sampler.epoch(0)))  # of a mixture, in its shares
+        chosen = np.random.default_rng(0).permutation(epoch)[:SAMPLE]
         seconds = feed.durations[chosen].tolist()
-        texts = [corpus.texts[index] for index in feed.dataset.indices[chosen]]
+        texts = [feed.dataset.text(position) for position in chosen.tolist()]
         basis = f"{len(chosen):,} clips"
     lengths = clip_lengths(model, seconds, texts, processor)
     factor = feed.audio_seconds / sum(seconds)

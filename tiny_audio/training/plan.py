@@ -3,7 +3,6 @@
 from omegaconf import OmegaConf
 
 from tiny_audio.console import out, say, table
-from tiny_audio.data import open_corpus
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.encoders import adapter_for, quiet_transformers
 from tiny_audio.model.modeling import ASRModel
@@ -13,8 +12,9 @@ from .build import checkpoint_path, outline, part_sizes
 from .cost import plan, price_rows
 from .feed import ClipFeed, Feed, StreamFeed
 from .gpus import gpu_table, own_file
-from .run import check_machine, show_parts, training_corpus
+from .run import PART_COLUMNS, check_machine, show_parts, training_corpora
 from .schema import Settings
+from .validation import evaluation_corpora
 
 
 def show_plan(settings: Settings) -> None:
@@ -52,18 +52,24 @@ def _show_data(settings: Settings, model: ASRModel | None) -> Feed | None:
     try:
         if settings.data.streaming:
             stream = StreamFeed(settings, window)
-            out(f"Training: {stream.describe()}.")
+            _show_feed(stream)
             return stream
-        feed = ClipFeed(training_corpus(settings), settings, window)
-        validation = open_corpus(settings.data, settings.data.eval_split, max_samples=settings.data.max_eval_samples)
+        feed = ClipFeed(training_corpora(settings), settings, window)
+        clips = sum(len(corpus) for _, corpus in evaluation_corpora(settings.data))
     except (TinyAudioError, OSError) as error:
         _only_for_want_of_network(error)
         out(f"Training: the data could not be read ({_one_line(error)}).")
         return None
-    out(f"Training: {feed.describe()}.")
+    _show_feed(feed)
     out(f"Skipped: {feed.skipped.summary()}.")
-    out(f"Validation: {len(validation):,} clips.")
+    out(f"Validation: {clips:,} clips.")
     return feed
+
+
+def _show_feed(feed: Feed) -> None:
+    if rows := feed.describe_parts():
+        table(PART_COLUMNS, rows, right=PART_COLUMNS[1:])
+    out(f"Training: {feed.describe()}.")
 
 
 def _show_cost(settings: Settings, model: ASRModel, feed: Feed) -> None:

@@ -97,9 +97,11 @@ class ShowProgress(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         self.wer = f"WER {per_cent(metrics['eval_wer'])}"
+        prefix = "eval_wer_"
+        parts = ", ".join(f"{key[len(prefix) :]} {per_cent(metrics[key])}" for key in metrics if key.startswith(prefix))
         say(
             f"Step {state.global_step}: validation loss {metrics['eval_loss']:.3f}, {self.wer} "
-            f"on {metrics['eval_clips']} clips"
+            f"on {metrics['eval_clips']} clips{f' ({parts})' if parts else ''}"
         )
 
     def _time_left(self, step: int) -> str:

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, set_seed
 from yaml import YAMLError
 
 from tiny_audio.console import say, table, warn
-from tiny_audio.data import Corpus, Skipped, open_corpus
+from tiny_audio.data import Corpus, Skipped, open_corpus, parts_of
 from tiny_audio.data.augmentation import Recordings
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.encoders import quiet_transformers
@@ -43,6 +43,7 @@ FIXED_TRAINING = (
     "batch_seconds", "batch_size", "gradient_accumulation_steps", "seed",
     "augment.speed_probability", "augment.speed_factors", "augment.silence_share",
 )  # fmt: skip
+PART_COLUMNS = ("part", "clips", "hours", "clips an epoch", "hours an epoch", "share")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class TrainResult:
     spent: Spent
     skipped: Skipped
     next_commands: tuple[str, ...]
+    used: dict[str, int]  # clips of each part of a mixture
 
     def summary(self) -> str:
         """The result and the next commands to type, for people."""
@@ -68,12 +70,19 @@ class TrainResult:
             f"Trained {self.steps} steps ({self.epochs:.1f} epochs) in {minutes} min {seconds} s.",
             f"Loss {self.loss:.3f}, validation WER {per_cent(self.wer)}, best {per_cent(self.best_wer)}.",
             self.spent.describe(),
+            *([f"Clips used: {shares_of(self.used)}."] if self.used else []),
             f"Data: {self.skipped.summary()}.",
             f"Best model: {self.model}",
             "Next:",
             *(f"  {command}" for command in self.next_commands),
         )
         return "\n".join(lines)
+
+
+def shares_of(used: dict[str, int]) -> str:
+    """Counts by name, with their shares."""
+    total = sum(used.values())
+    return ", ".join(f"{name} {count:,} ({count / total:.1%})" for name, count in used.items())
 
 
 def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
@@ -89,12 +98,12 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     """
     check_machine(settings)
     folder, checkpoint = run_folder(settings, resume)
-    corpus = None if settings.data.streaming else training_corpus(settings)
+    corpora = None if settings.data.streaming else training_corpora(settings)
     set_seed(settings.training.seed)
     model = build_model(settings.model)
     processor: ASRProcessor = model.processor  # type: ignore[assignment]
     window = processor.max_samples
-    feed: Feed = StreamFeed(settings, window) if corpus is None else ClipFeed(corpus, settings, window)
+    feed: Feed = StreamFeed(settings, window) if corpora is None else ClipFeed(corpora, settings, window)
     check_unfinished(checkpoint, feed.steps)
     validation = Validation(settings.data, processor, settings.training.batch_seconds)
     if settings.model.pretrained is None and checkpoint is None:
@@ -125,10 +134,10 @@ def _how_to_go_on(folder: Path) -> str:
     return f"{kept.name} is whole; go on with: ta train --resume {quote(str(folder))}"
 
 
-def training_corpus(settings: Settings) -> Corpus:
-    """The clips to train on, sampled if the settings say so."""
-    data = settings.data
-    return open_corpus(data, data.train_split, max_samples=data.max_train_samples)
+def training_corpora(settings: Settings) -> list[Corpus]:
+    """The clips to train on, of each part of a mixture, sampled if the settings say so."""
+    parts = parts_of(settings.data)
+    return [open_corpus(part, part.train_split, max_samples=part.max_train_samples) for part in parts]
 
 
 def check_machine(settings: Settings) -> None:
@@ -226,11 +235,12 @@ def announce(model: ASRModel, feed: Feed, validation: Validation, folder: Path) 
     show_parts(part_sizes(model))
     if leaves_head_behind(model):
         warn("The encoder is trained and the CTC head is not, so word times drift; model.ctc_head=true trains it too.")
+    if rows := feed.describe_parts():
+        table(PART_COLUMNS, rows, right=PART_COLUMNS[1:])
     say(f"Training: {feed.describe()}.")
     if len(feed.skipped):
         say(f"Training: {feed.skipped.summary()}; listed in {folder / SKIPPED_FILE}.")
-    skipped = f"; {validation.skipped.summary()}" if len(validation.skipped) else ""
-    say(f"Validation: {len(validation.rows):,} clips{skipped}.")
+    say(f"Validation: {validation.describe()}.")
     say(f"Run folder: {folder}")
 
 
@@ -273,7 +283,7 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spe
 
     steps, model = trainer.state.global_step, trainer.folder / BEST
     best = quote(str(model))
-    commands = [f"ta eval -m {best} -d {quote(settings.data.path)}", f"ta transcribe -m {best} CLIP"]
+    commands = [f"ta eval -m {best} -d {quote(trainer.feed.parts[0].path)}", f"ta transcribe -m {best} CLIP"]
     if settings.training.report_to == "tensorboard":
         commands.append(f"tensorboard --logdir {quote(str(trainer.folder))}")
     return TrainResult(
@@ -288,4 +298,5 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spe
         spent=cost,
         skipped=trainer.feed.skipped,
         next_commands=tuple(commands),
+        used={part.name: trainer.feed.used[part.name] for part in trainer.feed.parts if part.name},
     )

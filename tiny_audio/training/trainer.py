@@ -31,6 +31,7 @@ from .schema import Settings, TrainingSettings
 from .validation import Validation
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+USED_FILE = "used.json"  # in a checkpoint: clips of each part of a mixture so far
 NEVER = 10**12  # steps between two events that only the end of the run brings
 
 
@@ -88,6 +89,8 @@ class SpeechTrainer(Trainer):
         if checkpoint is not None:
             self.start_step = step_of(checkpoint)
             truncate_log(self.folder / LOG_FILE, self.start_step)
+            if (checkpoint / USED_FILE).is_file():
+                self.feed.used.update(json.loads((checkpoint / USED_FILE).read_text()))
             if moved := set_aside_later(self.folder, self.start_step):
                 warn(f"Later checkpoints of {self.folder} are kept as {', '.join(path.name for path in moved)}.")
         else:
@@ -109,6 +112,7 @@ class SpeechTrainer(Trainer):
         self.meter.arrived()
         for batch in batches:
             self.feed.skipped.update(batch.pop("skipped"))
+            self.feed.used.update(batch.pop("parts", ()))
             self.meter.count(batch.pop("audio_seconds"), batch)
         labels = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in batches)
         return batches, torch.tensor(labels, device=device)
@@ -233,6 +237,7 @@ class SpeechTrainer(Trainer):
         with self.accelerator.autocast():
             measured = self.validation.measure(self.model)
         metrics = {"eval_loss": measured.loss, "eval_wer": measured.wer, "eval_clips": measured.clips}
+        metrics |= {f"eval_wer_{name}": wer for name, wer in measured.part_wers.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -258,6 +263,8 @@ class SpeechTrainer(Trainer):
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / STATE_FILE))
+        if self.feed.used:
+            (folder / USED_FILE).write_text(json.dumps(self.feed.used))
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """Of a resumed run, the intervals are those of the settings, not those it began with."""
