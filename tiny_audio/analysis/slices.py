@@ -8,10 +8,11 @@ import numpy as np
 
 from tiny_audio.analysis.output import CLIPS, INTERVAL, WER, WORDS, Column, Report, Table, counted, interval, percent
 from tiny_audio.analysis.runs import Run
+from tiny_audio.analysis.significance import rate_interval
 from tiny_audio.console import printable
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import ClipResult
-from tiny_audio.evaluation.scoring import bootstrap_interval, error_rate
+from tiny_audio.evaluation.scoring import error_rate
 
 BINS = 5  # of numbers, with as many clips each
 FEWEST_IN_BIN = 5  # clips
@@ -140,5 +141,5 @@ def _by_value(values: Sequence[Any]) -> dict[str, list[int]]:
 def _slice(kind: str, label: str, results: Sequence[ClipResult]) -> Slice:
     errors = [result.word_errors for result in results]
     words = [result.reference_words or 0 for result in results]
-    bounds = bootstrap_interval(errors, words) if len(results) > 1 else None
+    bounds = rate_interval(errors, words) if len(results) > 1 else None
     return Slice(kind, label, len(results), sum(words), sum(errors), error_rate(sum(errors), sum(words)), bounds)
