@@ -31,6 +31,7 @@ from .cost import Spent, plan, spent
 from .ctc import leaves_head_behind
 from .feed import ClipFeed, Feed, StreamFeed
 from .initialization import match_embedding_scale
+from .interruption import StopOnTerminate
 from .progress import ShowProgress, training_bar
 from .schema import SECTIONS, Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
@@ -93,8 +94,8 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
         resume: "auto", a run's folder or a checkpoint: go on from there.
 
     Raises:
-        TinyAudioError: data, checkpoint or settings are not usable, the loss is no number, or a checkpoint cannot be
-            written. ValueError, OSError: a part of the model cannot be loaded.
+        TinyAudioError: data, checkpoint or settings are not usable, the loss is no number, a checkpoint cannot be
+            written, or SIGTERM came: then a checkpoint was written first. ValueError, OSError: a part of the model cannot be loaded.
     """
     check_machine(settings)
     folder, checkpoint = run_folder(settings, resume)
@@ -112,8 +113,8 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     planned = plan(model, feed, processor, settings.training.distillation_weight > 0)
     begin(settings, folder, feed)
     started = time.monotonic()
-    with training_bar(feed.steps) as bar, quiet_transformers():
-        callbacks = [ShowProgress(bar, feed.steps), *trackers(settings, folder, checkpoint)]
+    with training_bar(feed.steps) as bar, quiet_transformers(), StopOnTerminate() as stop:
+        callbacks = [stop, ShowProgress(bar, feed.steps), *trackers(settings, folder, checkpoint)]
         trainer = SpeechTrainer(model, settings, feed, validation, folder, callbacks)
         try:
             trainer.fit(checkpoint)
@@ -122,6 +123,8 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
             raise
         finally:
             feed.skipped.write(folder / SKIPPED_FILE)
+    if stop.asked and trainer.state.global_step < feed.steps:
+        raise TinyAudioError(f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}")
     share = 1 - trainer.start_step / feed.steps
     cost = spent(share * planned.total, trainer.meter.all_flops, trainer.meter.all_seconds, trainer.gpus)
     return result(trainer, settings, time.monotonic() - started, cost)
