@@ -167,7 +167,7 @@ def _rows(metrics: Metrics, dataset: str) -> list[list[str]]:
     audio_hours = f"{metrics.audio_seconds / 3600:.3f}"
     return [
         [
-            metrics.dataset_name,
+            dataset,
             metrics.normalizer["name"],
             *_rates(vars(metrics)),
             clips,
