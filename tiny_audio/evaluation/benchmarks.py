@@ -138,7 +138,7 @@ def comparability(settings: EvalSettings, failed: int) -> str:
         return f"{settings.benchmark} does not compare with the Open ASR Leaderboard: {'; '.join(reasons)}."
     return (
         f"{settings.benchmark}: the Open ASR Leaderboard's clips and Whisper's normaliser, as it had until April 2026; its own "
-        "since then joins spelled acronyms, spellings of names and compounds, so its figure is the same or lower. "
+        "since then joins spelled acronyms, spellings of names and compounds, so its figure may differ a little. "
         "leaderboard/MODEL_….jsonl is what its scorer reads."
     )
 
