@@ -7,12 +7,18 @@ from typing import Any, Self
 
 from transformers import TrainerCallback
 
+from tiny_audio.data.stream_batches import place_among_ranks
+
 
 class StopOnTerminate(TrainerCallback):
-    """Listens inside its `with` block, and stops the Trainer whose callback it is; a second SIGTERM kills."""
+    """Listens inside its `with` block, and stops the Trainer whose callback it is; a second SIGTERM kills.
+
+    Of several processes all stop after the same step, and none is killed by a second SIGTERM: the launcher's comes too.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = False  # this process
+        self.agreed = False  # all processes know that one was asked
         self._before: Any = None
 
     def __enter__(self) -> Self:
@@ -28,10 +34,11 @@ class StopOnTerminate(TrainerCallback):
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if place_among_ranks()[1] == 1:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> Any:
         """Tells the Trainer to save and to end."""
-        if self.asked:
+        if self.agreed or (self.asked and place_among_ranks()[1] == 1):
             control.should_save = control.should_training_stop = True
         return control

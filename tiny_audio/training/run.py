@@ -32,6 +32,7 @@ from .ctc import leaves_head_behind
 from .feed import ClipFeed, Feed, StreamFeed
 from .initialization import match_embedding_scale
 from .interruption import StopOnTerminate
+from .processes import gathered, is_first, joined, said_once, summed, together
 from .progress import ShowProgress, training_bar
 from .schema import SECTIONS, Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
@@ -97,18 +98,25 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
         TinyAudioError: data, checkpoint or settings are not usable, the loss is no number, a checkpoint cannot be
             written, or SIGTERM came: then a checkpoint was written first. ValueError, OSError: a part of the model cannot be loaded.
     """
-    check_machine(settings)
-    folder, checkpoint = run_folder(settings, resume)
-    corpora = None if settings.data.streaming else training_corpora(settings)
-    set_seed(settings.training.seed)
-    model = build_model(settings.model)
-    processor: ASRProcessor = model.processor  # type: ignore[assignment]
-    window = processor.max_samples
-    feed: Feed = StreamFeed(settings, window) if corpora is None else ClipFeed(corpora, settings, window)
-    check_unfinished(checkpoint, feed.steps)
-    validation = Validation(settings.data, processor, settings.training.batch_seconds)
-    if settings.model.pretrained is None and checkpoint is None:
-        match_embedding_scale(model, validation.speech)
+    with joined():
+        return _train(settings, resume)
+
+
+def _train(settings: Settings, resume: str | None) -> TrainResult:
+    now = gathered(datetime.now())[0]
+    with together():
+        check_machine(settings)
+        folder, checkpoint = run_folder(settings, resume, now)
+        corpora = None if settings.data.streaming else training_corpora(settings)
+        set_seed(settings.training.seed)
+        model = build_model(settings.model)
+        processor: ASRProcessor = model.processor  # type: ignore[assignment]
+        window = processor.max_samples
+        feed: Feed = StreamFeed(settings, window) if corpora is None else ClipFeed(corpora, settings, window)
+        check_unfinished(checkpoint, feed.steps)
+        validation = Validation(settings.data, processor, settings.training.batch_seconds)
+        if settings.model.pretrained is None and checkpoint is None:
+            match_embedding_scale(model, validation.speech)
     announce(model, feed, validation, folder)
     planned = plan(model, feed, processor, settings.training.distillation_weight > 0)
     begin(settings, folder, feed)
@@ -122,11 +130,14 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
             warn(f"Stopped after step {trainer.state.global_step}. {_how_to_go_on(folder)}")
             raise
         finally:
-            feed.skipped.write(folder / SKIPPED_FILE)
-    if stop.asked and trainer.state.global_step < feed.steps:
-        raise TinyAudioError(f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}")
+            if is_first():
+                feed.skipped.write(folder / SKIPPED_FILE)
+    if trainer.state.global_step < feed.steps:
+        ended = f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}"
+        raise said_once(TinyAudioError(ended))
     share = 1 - trainer.start_step / feed.steps
-    cost = spent(share * planned.total, trainer.meter.all_flops, trainer.meter.all_seconds, trainer.gpus)
+    processes, flops, seconds = summed((1, trainer.meter.all_flops, trainer.meter.all_seconds))
+    cost = spent(share * planned.total, flops, seconds / processes, trainer.gpus, round(processes))
     return result(trainer, settings, time.monotonic() - started, cost)
 
 
@@ -179,15 +190,15 @@ def _saved_settings(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def run_folder(settings: Settings, resume: str | None) -> tuple[Path, Path | None]:
-    """The folder of the run, and the checkpoint it goes on from.
+def run_folder(settings: Settings, resume: str | None, now: datetime) -> tuple[Path, Path | None]:
+    """The folder of a run that begins now, and the checkpoint it goes on from.
 
     Raises:
         TinyAudioError: the folder holds another run, or the one to resume was made with other settings.
     """
     wanted = Path(settings.output_dir) if settings.output_dir else None
     if resume is None:
-        folder = wanted or OUTPUTS / f"{settings.experiment}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = wanted or OUTPUTS / f"{settings.experiment}-{now:%Y%m%d-%H%M%S}"
         if checkpoints(folder):
             raise TinyAudioError(
                 f"{folder} already holds a run; go on with it by --resume {quote(str(folder))}, or name another --output-dir."
@@ -256,6 +267,8 @@ def show_parts(sizes: list[PartSize]) -> None:
 
 def begin(settings: Settings, folder: Path, feed: Feed) -> None:
     """Makes the run's folder and writes down what the run is made of."""
+    if not is_first():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS_FILE).write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)), encoding="utf-8")
     feed.skipped.write(folder / SKIPPED_FILE)
@@ -263,6 +276,8 @@ def begin(settings: Settings, folder: Path, feed: Feed) -> None:
 
 def trackers(settings: Settings, folder: Path, checkpoint: Path | None) -> list[TrainerCallback]:
     """What draws the curves."""
+    if not is_first():
+        return []
     if settings.training.report_to == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
         from transformers.integrations import TensorBoardCallback
