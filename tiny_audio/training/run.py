@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
@@ -18,6 +18,7 @@ from yaml import YAMLError
 from tiny_audio.console import say, table, warn
 from tiny_audio.data import Corpus, Skipped, open_corpus, parts_of
 from tiny_audio.data.augmentation import Recordings
+from tiny_audio.data.stream_batches import place_among_ranks
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.encoders import quiet_transformers
 from tiny_audio.model.modeling import ASRModel
@@ -42,7 +43,7 @@ OUTPUTS = Path("outputs")
 SKIPPED_FILE = "skipped.jsonl"
 # what a run that goes on must have in common with its beginning, or its batches and weights would not fit
 FIXED_TRAINING = (
-    "batch_seconds", "batch_size", "gradient_accumulation_steps", "seed",
+    "batch_seconds", "batch_size", "seed",
     "augment.speed_probability", "augment.speed_factors", "augment.silence_share",
 )  # fmt: skip
 PART_COLUMNS = ("part", "clips", "hours", "clips an epoch", "hours an epoch", "share")
@@ -103,7 +104,7 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
 
 
 def _train(settings: Settings, resume: str | None) -> TrainResult:
-    now = gathered(datetime.now())[0]
+    now, settings = gathered(datetime.now())[0], replace(settings, processes=place_among_ranks()[1])
     with together():
         check_machine(settings)
         folder, checkpoint = run_folder(settings, resume, now)
@@ -215,6 +216,7 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
     if not file.is_file():
         return
     before, now = _saved_settings(file), to_tree(settings)
+    check_same_steps(checkpoint, before, settings)
     current = _flat({section: now[section] for section in SECTIONS})
     earlier = _flat({section: before[section] for section in SECTIONS})
     changed = {key: (old, current.get(key)) for key, old in earlier.items() if current.get(key) != old}
@@ -225,6 +227,19 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
         raise TinyAudioError(f"{checkpoint} belongs to a run with other settings: {'; '.join(wrong)}.")
     if described:
         warn(f"Going on with other settings: {'; '.join(described.values())}.")
+
+
+def check_same_steps(checkpoint: Path, before: Mapping[str, Any], settings: Settings) -> None:
+    """A step's batches may be spread in another way over processes and accumulation, but stay as many."""
+    processes, steps = before.get("processes", 1), before["training"]["gradient_accumulation_steps"]
+    now = settings.processes * settings.training.gradient_accumulation_steps
+    if now != processes * steps or (settings.data.streaming and processes != settings.processes):
+        only = "; streamed data stay with their number of processes" if settings.data.streaming else ""
+        raise TinyAudioError(
+            f"{checkpoint} belongs to a run with {processes} process{'es' * (processes > 1)} × "
+            f"training.gradient_accumulation_steps={steps} batches a step; expected as many again, not "
+            f"{settings.processes} × {settings.training.gradient_accumulation_steps}{only}."
+        )
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

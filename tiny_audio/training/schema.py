@@ -150,7 +150,7 @@ class TrainingSettings:
     batch_seconds: float = _option(60.0, "Seconds of audio in a batch, padding included.")
     batch_size: int | None = _option(None, "At most this many clips in a batch; null for no such limit.")
     gradient_accumulation_steps: int = _option(
-        1, "Batches that make one optimizer step, weighted by their label tokens."
+        1, "Batches of each process that make one optimizer step, weighted by their label tokens."
     )
     max_grad_norm: float = _option(1.0, "Gradients longer than this are scaled down to it; 0 for never.")
     label_smoothing: float = _option(0.0, "Share of the target's probability that is spread over all tokens.")
@@ -219,6 +219,9 @@ class Settings:
 
     experiment: str = _option("quickstart", "Name of the experiment the settings began with.")
     output_dir: str | None = _option(None, "Folder of the run; null for outputs/EXPERIMENT-DATE-TIME.")
+    processes: int = _option(
+        1, "Processes that train together, on all machines; the command line and launchers set it."
+    )
     model: ModelSettings = field(default_factory=ModelSettings, metadata={"help": "What is joined and trained."})
     data: DataConfig = field(default_factory=DataConfig, metadata={"help": "Which dataset, and how it is read."})
     training: TrainingSettings = field(default_factory=TrainingSettings, metadata={"help": "How long and how fast."})
