@@ -1,5 +1,6 @@
 """SIGTERM, by which machines are taken back: the step is finished, a checkpoint written, and the run ends."""
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -17,9 +18,10 @@ class StopOnTerminate(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self.asked = False  # this process
         self.agreed = False  # all processes know that one was asked
+        self._asked = False
         self._before: Any = None
+        self._several, self._launcher = place_among_ranks()[1] > 1, os.getppid()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # others may not listen
@@ -33,12 +35,17 @@ class StopOnTerminate(TrainerCallback):
             signal.signal(signal.SIGTERM, self._before)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        if place_among_ranks()[1] == 1:
+        self._asked = True
+        if not self._several:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    @property
+    def asked(self) -> bool:
+        """Whether this process is to end: it got SIGTERM, or the launcher that would pass it on has gone."""
+        return self._asked or (self._several and os.getppid() != self._launcher)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> Any:
         """Tells the Trainer to save and to end."""
-        if self.agreed or (self.asked and place_among_ranks()[1] == 1):
+        if self.agreed or (self.asked and not self._several):
             control.should_save = control.should_training_stop = True
         return control

@@ -84,8 +84,8 @@ def launch(arguments: Sequence[str], wanted: Launch, resume: str) -> int:
             elastic_launch(wanted.config(Path(logs)), sys.executable)("-m", "tiny_audio.training", *arguments)
         except ChildFailedError as error:
             return _ended(error.failures, Path(logs), wanted, resume)
-        except SignalException as error:
-            return 130 if error.sigval == signal.SIGINT else 1
+        except SignalException as error:  # the first process has said what became of the run
+            raise SystemExit(130 if error.sigval == signal.SIGINT else 1) from error
     return 0
 
 

@@ -146,7 +146,8 @@ def _how_to_go_on(folder: Path) -> str:
     kept = latest_checkpoint(folder)
     if kept is None:
         return "No checkpoint was written yet; training.save_steps says how often one is."
-    return f"{kept.name} is whole; go on with: ta train --resume {quote(str(folder))}"
+    several = f" --num-processes {os.environ.get('LOCAL_WORLD_SIZE')}" if place_among_ranks()[1] > 1 else ""
+    return f"{kept.name} is whole; go on with: ta train --resume {quote(str(folder))}{several}"
 
 
 def training_corpora(settings: Settings) -> list[Corpus]:
