@@ -163,6 +163,8 @@ def check_machine(settings: Settings) -> None:
     for folder in (settings.training.augment.noise_folder, settings.training.augment.rir_folder):
         if folder is not None:
             Recordings(folder)
+    if settings.training.fsdp and settings.processes == 1:
+        raise TinyAudioError("training.fsdp needs several processes to spread the model over; see --num-processes.")
     if settings.training.report_to == "tensorboard":
         require_extra("tensorboard", "train")
     if settings.training.report_to == "wandb":

@@ -172,6 +172,9 @@ class TrainingSettings:
     )
     dtype: str = _option("fp32", "Computing precision: fp32, or mixed precision in bf16 or fp16 (a GPU).")
     gradient_checkpointing: bool = _option(False, "Recompute the language model's layers instead of keeping them.")
+    fsdp: bool = _option(
+        False, "Spread a language model that is trained in full, its gradients and optimizer states over the processes."
+    )
     seed: int = _option(
         0,
         "Seed of the new weights, of dropout and of what is drawn for a clip; data.seed is that of the order of the clips.",
@@ -238,6 +241,10 @@ class Settings:
                     raise TinyAudioError(
                         f"training.{name} has no effect where the CTC head alone is trained; leave it out."
                     )
+        if self.training.fsdp and self.model.freeze_language_model:
+            raise TinyAudioError(
+                "training.fsdp is true with a frozen language model; it is for model.freeze_language_model=false."
+            )
         if self.training.distillation_weight and not self.model.freeze_language_model:
             raise TinyAudioError(
                 f"training.distillation_weight is {self.training.distillation_weight} with model.freeze_language_model=false; "

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 
 from tiny_audio.console import warn
@@ -32,6 +33,7 @@ from .loss import piecewise_loss
 from .meter import Meter
 from .processes import gathered, is_first, said_once
 from .schema import Settings, TrainingSettings
+from .sharding import keep_states_whole, shard, unsharded, whole
 from .validation import Validation
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -103,6 +105,8 @@ class SpeechTrainer(Trainer):
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
         self._checkpointed = checkpointed_layers(model) if settings.training.gradient_checkpointing else []
+        if self.settings.fsdp:
+            self.is_distributed_loading_by_transformers = True  # so that the Trainer wraps the model in nothing else
         self._first_bad_step = torch.full((), -1, dtype=torch.long, device=self.args.device)
 
     def fit(self, checkpoint: Path | None = None) -> None:
@@ -205,9 +209,16 @@ class SpeechTrainer(Trainer):
         self._first_bad_step = torch.where(bad, self.state.global_step + 1, self._first_bad_step)
         return loss
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[Any, DataLoader]:
+        if self.settings.fsdp:
+            shard(self.model)
+        return super()._prepare_for_training(*args, **kwargs)
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The Trainer's, its groups split where a part has a learning rate or weight decay of its own."""
         optimizer = super().create_optimizer(model)
+        if self.settings.fsdp:
+            keep_states_whole(optimizer)
         groups: list[dict[str, Any]] = []
         for part, (rate, decay) in self._part_options().items():
             own = set(map(id, getattr(self.model, part).parameters()))
@@ -276,7 +287,7 @@ class SpeechTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation loss and WER; the WER is a fraction."""
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), unsharded(self.model):
             measured = self.validation.measure(self.model)
         metrics = {"eval_loss": measured.loss, "eval_wer": measured.wer, "eval_clips": measured.clips}
         metrics |= {f"eval_wer_{name}": wer for name, wer in measured.part_wers.items()}
@@ -286,8 +297,10 @@ class SpeechTrainer(Trainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         better = super()._determine_best_metric(metrics, trial)
-        if better and is_first():
-            write_whole(self.folder / BEST, self.save_model)
+        if better:
+            with whole(self.model):
+                if is_first():
+                    write_whole(self.folder / BEST, self.save_model)
         return better
 
     # ---- checkpoints
@@ -296,14 +309,17 @@ class SpeechTrainer(Trainer):
         self.model.save_pretrained(output_dir or self.folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if not is_first():
-            return
-        write_whole(self.folder / f"checkpoint-{self.state.global_step}", self._write_checkpoint)
-        rotate(self.folder, self.args.save_total_limit)
+        optimizer = self.optimizer.state_dict()  # of shards, all processes give theirs
+        with whole(self.model):
+            if is_first():
+                folder = self.folder / f"checkpoint-{self.state.global_step}"
+                write_whole(folder, lambda folder: self._write_checkpoint(folder, optimizer))
+                rotate(self.folder, self.args.save_total_limit)
 
-    def _write_checkpoint(self, folder: Path) -> None:
+    def _write_checkpoint(self, folder: Path, optimizer: dict[str, Any]) -> None:
         self.save_model(folder)
-        self._save_optimizer_and_scheduler(str(folder))
+        torch.save(optimizer, folder / OPTIMIZER_NAME)
+        torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
         self._save_scaler(str(folder))
         self.state.save_to_json(str(folder / STATE_FILE))
         if self.feed.used:

@@ -140,7 +140,8 @@ class Validation:
         audio = {name: inputs[name] for name in (model.encoder.input_name, "audio_attention_mask")}
         longest = int((inputs["labels"] != IGNORED_LABEL).sum(-1).max())
         # An untrained model never ends its answer: what goes far beyond the reference counts as wrong either way.
-        tokens = model.generate(**audio, max_new_tokens=2 * longest + 8, num_beams=1, do_sample=False)
+        greedy = {"num_beams": 1, "do_sample": False, "synced_gpus": False}  # processes decode clips of their own
+        tokens = model.generate(**audio, max_new_tokens=2 * longest + 8, **greedy)
         return self.processor.batch_decode(tokens)
 
 
