@@ -212,7 +212,7 @@ IMPOSSIBLE = {
     ("--num-nodes", "2"): "--num-nodes is 2 and --rendezvous is not set; expected HOST:PORT of machine 0",
     ("--num-nodes", "2", "--node-rank", "2"): "--node-rank is 2; expected 0 to 1",
     (*TWO, "--rendezvous", "somewhere"): "--rendezvous is somewhere; expected HOST:PORT",
-    ("training.fsdp=true",): "training.fsdp is true with a frozen language model",
+    ("training.fsdp=true",): "training.fsdp is for a language model that is trained in full",
     ("training.fsdp=true", "model.freeze_language_model=false"): "training.fsdp needs several processes",
     (*TWO, "training.batch_second=1"): "Unknown key training.batch_second",
 }

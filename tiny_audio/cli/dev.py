@@ -77,6 +77,7 @@ class Benchmark(StrEnum):
 
     TRAIN = "train"
     INFER = "infer"
+    SCALING = "scaling"
     STARTUP = "startup"
 
 
@@ -85,7 +86,7 @@ def bench(
     context: typer.Context,
     what: Annotated[Benchmark, typer.Argument(help="`python -m benchmarks.WHAT --help` has its options.")],
 ) -> None:
-    """Time training beside a plain loop, decoding, or start-up; further arguments go to the benchmark."""
+    """Time training beside a plain loop, several processes, decoding, or start-up; further arguments go to the benchmark."""
     command = [sys.executable, "-m", f"benchmarks.{what.value}", *context.args]
     path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
     code = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -45,7 +46,7 @@ def train(
         from tiny_audio.training.run import settings_to_resume
 
         settings, checkpoint = settings_to_resume(resume, overrides or (), data=data, output_dir=output_dir)
-        resume = str(checkpoint)
+        resume, output_dir = str(checkpoint), checkpoint.parent
     else:
         settings = compose(experiment, overrides or (), data=data, config_dir=config_dir, output_dir=output_dir)
     if dry_run:
@@ -65,8 +66,7 @@ def train(
         }
         options = [f"--{name}={value}" for name, value in own.items() if value is not None]
         wanted = Launch(num_processes or 1, num_nodes, node_rank, rendezvous)
-        again = settings.output_dir if resume is None else resume
-        return launch([*options, "--", *(overrides or ())], wanted, f"--resume {again or 'auto'}")
+        return launch([*options, "--", *(overrides or ())], wanted, f"--resume {quote(str(output_dir or 'auto'))}")
     from tiny_audio.console import out
     from tiny_audio.training.run import train
 

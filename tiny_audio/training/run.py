@@ -146,7 +146,7 @@ def _how_to_go_on(folder: Path) -> str:
     kept = latest_checkpoint(folder)
     if kept is None:
         return "No checkpoint was written yet; training.save_steps says how often one is."
-    several = f" --num-processes {os.environ.get('LOCAL_WORLD_SIZE')}" if place_among_ranks()[1] > 1 else ""
+    several = f" --num-processes {os.environ.get('LOCAL_WORLD_SIZE', 'N')}" if place_among_ranks()[1] > 1 else ""
     return f"{kept.name} is whole; go on with: ta train --resume {quote(str(folder))}{several}"
 
 
@@ -163,6 +163,10 @@ def check_machine(settings: Settings) -> None:
     for folder in (settings.training.augment.noise_folder, settings.training.augment.rir_folder):
         if folder is not None:
             Recordings(folder)
+    if settings.processes > 1 and torch.backends.mps.is_available():
+        raise TinyAudioError(
+            "Several processes train on CUDA GPUs or CPUs; this machine has one Apple GPU for one process."
+        )
     if settings.training.fsdp and settings.processes == 1:
         raise TinyAudioError("training.fsdp needs several processes to spread the model over; see --num-processes.")
     if settings.training.report_to == "tensorboard":

@@ -241,9 +241,10 @@ class Settings:
                     raise TinyAudioError(
                         f"training.{name} has no effect where the CTC head alone is trained; leave it out."
                     )
-        if self.training.fsdp and self.model.freeze_language_model:
+        if self.training.fsdp and (self.model.freeze_language_model or self.training.dtype == "fp16"):
             raise TinyAudioError(
-                "training.fsdp is true with a frozen language model; it is for model.freeze_language_model=false."
+                "training.fsdp is for a language model that is trained in full, in fp32 or bf16; expected "
+                "model.freeze_language_model=false and another training.dtype than fp16."
             )
         if self.training.distillation_weight and not self.model.freeze_language_model:
             raise TinyAudioError(

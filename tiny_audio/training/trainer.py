@@ -43,7 +43,7 @@ NEVER = 10**12  # steps between two events that only the end of the run brings
 
 @dataclass(frozen=True)
 class StepNews:
-    """What a process tells the others of its batches of a step, whose clips it takes out of them."""
+    """What a process tells the others of its batches of a step."""
 
     labels: int
     skipped: list[dict[str, Any]]
@@ -52,6 +52,7 @@ class StepNews:
 
     @classmethod
     def of(cls, batches: list[dict[str, Any]], stop: bool) -> "StepNews":
+        """Takes what is no tensor out of the batches."""
         labels = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in batches)
         skipped = [entry for batch in batches for entry in batch.pop("skipped")]
         return cls(labels, skipped, [part for batch in batches for part in batch.pop("parts", ())], stop)
@@ -96,6 +97,7 @@ class SpeechTrainer(Trainer):
         if self.settings.audio_token_dropout:
             drop_audio_tokens(model.projector, self.settings.audio_token_dropout)
         arguments = training_arguments(settings.training, folder, feed.steps)
+        arguments.ddp_find_unused_parameters = may_leave_some_unused(model)
         super().__init__(
             model=model, args=arguments, train_dataset=feed.dataset, eval_dataset=validation, callbacks=callbacks
         )
@@ -378,11 +380,17 @@ def training_arguments(settings: TrainingSettings, folder: Path, steps: int) -> 
         ignore_data_skip=True,  # the loader starts at the right batch by itself
         disable_tqdm=True,
         report_to="none",  # trackers come as callbacks
-        ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # none changes
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs in one process would split a batch by clips
     return arguments
+
+
+def may_leave_some_unused(model: ASRModel) -> bool:
+    """Whether a step may leave trained weights without a gradient, which DDP is to be told: it costs time."""
+    config = model.config
+    above = config.encoder_lora_rank and config.encoder_layer not in (-1, "weighted")  # LoRA in layers that do not run
+    return bool(above or config.projector_file)
 
 
 def checkpointed_layers(model: ASRModel) -> list[torch.nn.Module]:
