@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,33 @@ def load_row(row: Row) -> Example:
     if not len(waveform):
         raise ValueError(f"Clip {row.id} holds no audio samples; expected speech.")
     return Example(row.id, waveform, row.text, len(waveform) / SAMPLING_RATE, row.metadata)
+
+
+def audio_hash(row: Row) -> str:
+    """blake2b of a clip's stored bytes, or of its waveform where none are stored, and of its place in the recording.
+
+    Raises:
+        ValueError, OSError: as `load_row`.
+    """
+    audio = _fetched(row.audio)
+    if isinstance(audio, dict) and audio.get("array") is None:
+        audio = audio.get("bytes") or audio.get("path")
+    if isinstance(audio, bytes):
+        stored = blake2b(audio).hexdigest()
+    elif isinstance(audio, str) and "://" not in audio:
+        status = Path(audio).stat()
+        stored = _file_hash(audio, status.st_size, status.st_mtime_ns)
+    else:
+        return blake2b(np.ascontiguousarray(load_row(row).waveform).data, digest_size=16).hexdigest()
+    place = () if row.offset is None else (row.offset, row.duration)
+    return blake2b(repr((stored, *place)).encode(), digest_size=16).hexdigest()
+
+
+@lru_cache
+def _file_hash(path: str, size: int, modified: int) -> str:
+    """Of a file's bytes; several clips may share it."""
+    with open(path, "rb") as file:
+        return file_digest(file, blake2b).hexdigest()
 
 
 def _part(audio: Any, offset: float, duration: float | None) -> np.ndarray:

@@ -40,6 +40,8 @@ class ClipFeed:
         TinyAudioError: no clip of the corpus can be trained on.
     """
 
+    collator_class: type[SpeechCollator] = SpeechCollator
+
     def __init__(self, corpus: Corpus, settings: Settings, max_samples: int | None) -> None:
         data, training = settings.data, settings.training
         limits: dict[str, Any] = {"min_seconds": data.min_seconds, "max_seconds": data.max_seconds}
@@ -72,10 +74,10 @@ class ClipFeed:
         """The batches of the run from number `start` on; its length is that of the whole run."""
         if not self.training.augment.active:  # else a clip is never the same again
             processor = RememberingProcessor(processor, self.cache_bytes)
-        collator = _collator(processor, self.training, start)
+        collator = _collator(processor, self.training, start, self.collator_class)
         batches = RunBatches(self.sampler, start, self.steps * self.accumulation)
         return DataLoader(
-            self.dataset, batch_sampler=batches, collate_fn=collator, **_workers(self.training.num_workers)
+            self.dataset, batch_sampler=batches, collate_fn=collator, **worker_options(self.training.num_workers)
         )
 
     def epochs(self, step: int) -> float:
@@ -128,7 +130,7 @@ class StreamFeed:
     def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
         """The batches of the run from number `start` on, endlessly."""
         collator = _collator(processor, self.training, start)
-        dataset, workers = self._dataset(start), _workers(self.training.num_workers)
+        dataset, workers = self._dataset(start), worker_options(self.training.num_workers)
         return DataLoader(dataset, batch_size=None, collate_fn=collator, **workers)
 
     def epochs(self, step: int) -> float:
@@ -157,12 +159,14 @@ class RunBatches(Sampler[list[int]]):
         return self.stop
 
 
-def _collator(processor: ASRProcessor, training: TrainingSettings, start: int) -> SpeechCollator:
+def _collator(
+    processor: ASRProcessor, training: TrainingSettings, start: int, kind: type[SpeechCollator] = SpeechCollator
+) -> SpeechCollator:
     draw = InstructionDraw(training.prompt_variety, training.seed, start) if training.prompt_variety else None
     augment = None
     if training.augment.active:
         augment = Augmentation(training.augment, processor.max_samples, training.seed, BatchNumbers(start))
-    return SpeechCollator(processor, draw_instructions=draw, teacher=training.distillation_weight > 0, augment=augment)
+    return kind(processor, draw_instructions=draw, teacher=training.distillation_weight > 0, augment=augment)
 
 
 def _own_seconds(training: TrainingSettings) -> float:
@@ -170,7 +174,8 @@ def _own_seconds(training: TrainingSettings) -> float:
     return training.batch_seconds * training.augment.batch_share
 
 
-def _workers(number: int) -> dict[str, Any]:
+def worker_options(number: int) -> dict[str, Any]:
+    """Of a DataLoader with so many workers."""
     # A generator of its own: the loader would take its seed from the global one, and a resumed run has one loader more.
     options: dict[str, Any] = {"num_workers": number, "generator": torch.Generator().manual_seed(0)}
     return {**options, "prefetch_factor": 4} if number else options

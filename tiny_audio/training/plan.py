@@ -9,6 +9,7 @@ from tiny_audio.model.encoders import adapter_for, quiet_transformers
 from tiny_audio.model.modeling import ASRModel
 
 from .build import outline, part_sizes
+from .cached_feed import check_frozen
 from .feed import ClipFeed, StreamFeed
 from .run import check_machine, show_parts, training_corpus
 from .schema import Settings
@@ -25,6 +26,8 @@ def show_plan(settings: Settings) -> None:
     check_machine(settings)
     out(OmegaConf.to_yaml(OmegaConf.structured(settings)))
     model = _outlined(settings)
+    if model is not None and settings.training.cache_features:
+        check_frozen(model)
     _show_data(settings, model)
     say("Dry run: nothing was trained or written.")
 

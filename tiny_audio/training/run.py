@@ -25,6 +25,7 @@ from tiny_audio.model.processor import ASRProcessor
 from tiny_audio.model_source import BEST
 
 from .build import PartSize, build_model, part_sizes
+from .cached_feed import CachedFeed, check_frozen
 from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
 from .config import compose, overridden
 from .ctc import leaves_head_behind
@@ -91,13 +92,18 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     model = build_model(settings.model)
     processor: ASRProcessor = model.processor  # type: ignore[assignment]
     window = processor.max_samples
-    feed: Feed = StreamFeed(settings, window) if corpus is None else ClipFeed(corpus, settings, window)
+    if settings.training.cache_features:
+        check_frozen(model)
+    kind = CachedFeed if settings.training.cache_features else ClipFeed
+    feed: Feed = StreamFeed(settings, window) if corpus is None else kind(corpus, settings, window)
     check_unfinished(checkpoint, feed.steps)
     validation = Validation(settings.data, processor, settings.training.batch_seconds)
     if settings.model.pretrained is None and checkpoint is None:
         match_embedding_scale(model, validation.speech)
     announce(model, feed, validation, folder)
     begin(settings, folder, feed)
+    if isinstance(feed, CachedFeed):
+        feed.fill(model)
     started = time.monotonic()
     with training_bar(feed.steps) as bar, quiet_transformers():
         callbacks = [ShowProgress(bar, feed.steps), *trackers(settings, folder, checkpoint)]

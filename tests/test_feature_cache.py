@@ -1,0 +1,250 @@
+"""The feature cache: the same losses without the encoder, whole after a kill, shared by processes, refused where it cannot be."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+from data_helpers import sine, wav_bytes, write_clips, write_jsonl
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from training_helpers import BASE, log_of, weights_of
+
+from tiny_audio.errors import TinyAudioError
+from tiny_audio.model.encoders import EncoderAdapter
+from tiny_audio.training import train
+from tiny_audio.training.build import build_model
+from tiny_audio.training.feature_cache import cache_folder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SMALL_SHARDS = "import tiny_audio.training.feature_cache as c; c.SHARD_BYTES = 1; "
+SCRIPT = (
+    SMALL_SHARDS
+    + """
+import os, sys, time
+from pathlib import Path
+from tiny_audio.training import compose, train
+if "slow" in os.environ:
+    write = c.FeatureCache.add
+    c.FeatureCache.add = lambda self, clips: (write(self, clips), time.sleep(0.3))
+train(compose(None, sys.argv[2:], output_dir=Path(sys.argv[1])))
+"""
+)
+
+
+@pytest.fixture
+def cached(settings_of, tmp_path):
+    """`cached(run, *overrides)` → Settings of a run with a cache in this test's folder."""
+
+    def make(run: str, *overrides: str, **options):
+        own = (f"training.cache_dir={tmp_path / 'cache'}", "training.cache_features=true", "training.cache_dtype=fp32")
+        return settings_of(tmp_path / run, *own, *overrides, **options)
+
+    return make
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[int]:
+    """Clips of each call of the encoder, as they come."""
+    calls, run = [], EncoderAdapter.forward
+
+    def counted(self, features, lengths):
+        calls.append(len(lengths))
+        return run(self, features, lengths)
+
+    monkeypatch.setattr(EncoderAdapter, "forward", counted)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def uncached(settings_of, tmp_path_factory) -> Path:
+    """A run of eight steps, more than one epoch, without a cache."""
+    return train(settings_of(tmp_path_factory.mktemp("uncached"), "training.max_steps=8")).folder
+
+
+def shards(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "cache").glob("*/*.safetensors"))
+
+
+def test_a_cached_run_has_the_same_batches_and_losses(cached, uncached, tmp_path, encoded, capsys):
+    result = train(cached("run", "training.max_steps=8"))
+    assert "12 of 12 clips to encode" in capsys.readouterr().err
+    for key, tolerance in (("loss", 1e-4), ("audio_seconds", 0), ("grad_norm", 1e-3), ("eval_loss", 1e-3)):
+        assert log_of(result.folder, key) == pytest.approx(log_of(uncached, key), abs=tolerance), key
+    assert result.epochs > 1
+    names = [name for shard in shards(tmp_path) for name in safe_open(shard, "pt").keys()]  # noqa: SIM118
+    assert len(names) == 12
+    before = sum(encoded)
+    train(cached("again", "training.max_steps=8"))
+    assert "0 of 12 clips to encode" in capsys.readouterr().err
+    assert sum(encoded) - before == before - 12  # validation and the start of the projector
+    assert log_of(tmp_path / "again", "loss") == log_of(result.folder, "loss")
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_precision_on_disk_is_near(dtype, cached, uncached, tmp_path):
+    workers = 2 if dtype == "bf16" else 0
+    train(cached("run", "training.max_steps=8", f"training.cache_dtype={dtype}", f"training.num_workers={workers}"))
+    assert log_of(tmp_path / "run", "loss") == pytest.approx(log_of(uncached, "loss"), abs=0.02)
+    with safe_open(shards(tmp_path)[0], "pt") as file:
+        assert file.get_tensor(file.metadata().popitem()[0]).element_size() == 2
+
+
+def test_a_resumed_run_goes_on_exactly(cached, tmp_path):
+    whole = train(cached("whole", "training.max_steps=6", "training.save_steps=3"))
+    run = shutil.copytree(whole.folder, tmp_path / "half")
+    shutil.rmtree(run / "checkpoint-6")
+    train(cached("half", "training.max_steps=6", "training.save_steps=3"), resume=str(run))
+    assert log_of(run, "loss") == log_of(whole.folder, "loss")
+    ours, theirs = weights_of(run), weights_of(whole.folder)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_ctc_head_is_trained_on_cached_frames(cached, settings_of, tmp_path):
+    alone = ("model.ctc_head=true", "training.max_steps=1", "model.freeze_projector=true")
+    for name, options in (("beside", alone[:2]), ("alone", alone)):
+        train(settings_of(tmp_path / f"{name}-uncached", *options))
+        train(cached(name, *options))
+        ours, theirs = (log_of(tmp_path / run, "ctc_loss") for run in (name, f"{name}-uncached"))
+        assert len(ours) == 1 and ours == pytest.approx(theirs, abs=1e-3)
+
+
+def test_another_encoder_precision_or_layer_is_another_cache(cached, tiny_parts, tmp_path):
+    changed = shutil.copytree(tiny_parts / "encoder", tmp_path / "changed")
+    weights = load_file(changed / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] += 1e-3
+    save_file(weights, changed / "model.safetensors", {"format": "pt"})
+    renamed = shutil.copytree(tiny_parts / "encoder", tmp_path / "renamed")
+
+    def folder(*overrides: str) -> Path:
+        settings = cached("run", *overrides)
+        return cache_folder(build_model(settings.model), settings.training)
+
+    others = (
+        "training.cache_dtype=bf16", "training.dtype=bf16", "model.encoder_padding=window", "model.encoder_layer=1",
+        "model.model_dtype=bfloat16", f"model.audio_model_id={changed}",
+    )  # fmt: skip
+    assert len({folder(), *map(folder, others)}) == len(others) + 1
+    assert folder("training.seed=3", "model.projector_hidden_dim=16", f"model.audio_model_id={renamed}") == folder()
+
+
+def test_changed_audio_is_encoded_anew_and_unreadable_clips_are_skipped(cached, settings_of, tmp_path, capsys):
+    folder = tmp_path / "corpus"
+    write_jsonl(folder / "train.jsonl", rows := write_clips(folder, 6, lambda i: 0.5 + 0.1 * i))
+    write_jsonl(folder / "validation.jsonl", rows[:2])
+    (folder / "clip001.wav").write_text("this is no audio")
+    data = ("data.max_train_samples=null", "data.max_eval_samples=1", "training.batch_size=1", "training.max_steps=6")
+    train(settings_of(tmp_path / "uncached", *data, data=str(folder)))
+    train(cached("one", *data, data=str(folder)))
+    assert "6 of 6 clips" in capsys.readouterr().err
+    for file, read in (("log.jsonl", lambda run: log_of(run, "loss")), ("skipped.jsonl", skipped_ids)):
+        assert read(tmp_path / "one") == pytest.approx(read(tmp_path / "uncached"), abs=1e-4), file
+    assert skipped_ids(tmp_path / "one") == ["clip001"]
+    (folder / "clip002.wav").write_bytes(wav_bytes(sine(0.7, hertz=900)))
+    (folder / "clip003.wav").write_bytes((folder / "clip000.wav").read_bytes())
+    train(cached("two", *data, data=str(folder)))
+    assert "2 of 6 clips" in capsys.readouterr().err  # the changed one, and the unreadable one is tried again
+    assert log_of(tmp_path / "two", "loss") != log_of(tmp_path / "one", "loss")
+
+
+def skipped_ids(run: Path) -> list[str]:
+    return [json.loads(line)["id"] for line in (run / "skipped.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "header"])
+def test_a_damaged_shard_is_made_anew(damage, cached, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tiny_audio.training.feature_cache.SHARD_BYTES", 50_000)
+    train(cached("one"))
+    shard = shards(tmp_path)[0]
+    before = [path.name for path in shards(tmp_path)]
+    data = bytearray(shard.read_bytes())
+    place = {"cut": -1, "bit": -100, "header": 3}[damage]
+    data[place] ^= 1
+    shard.write_bytes(bytes(data[:-7]) if damage == "cut" else bytes(data))
+    capsys.readouterr()
+    train(cached("two"))
+    said = capsys.readouterr().err
+    assert f"{shard} is damaged" in said and "0 of 12 clips" not in said and len(before) > 1
+    assert log_of(tmp_path / "two", "loss") == pytest.approx(log_of(tmp_path / "one", "loss"), abs=1e-5)
+    train(cached("three"))
+    assert "0 of 12 clips" in capsys.readouterr().err
+
+
+def start(tmp_path: Path, parts: list[str], run: str, **environment: str) -> subprocess.Popen:
+    own = (f"training.cache_dir={tmp_path / 'cache'}", "training.cache_features=true", "training.batch_size=2")
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / run), *parts, *BASE, *own, "training.max_steps=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_run_goes_on_and_two_share_the_work(parts, tmp_path):
+    killed = start(tmp_path, parts, "killed", slow="1")
+    while len(shards(tmp_path)) < 3:
+        assert killed.poll() is None, killed.stderr.read()
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    there = shards(tmp_path)
+    assert 3 <= len(there) < 12 and not (tmp_path / "killed" / "best").exists()
+    (there[0].parent / "x.1.unfinished").write_bytes(b"half")
+    dates = {path: path.stat().st_mtime_ns for path in there}
+    both = [start(tmp_path, parts, name, slow="1") for name in ("one", "two")]
+    said = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sorted("0 of 12 clips" in text for text in said) == [False, True], said
+    assert any(f"{12 - len(there)} of 12 clips" in text for text in said), said
+    assert any("Another process fills" in text for text in said)
+    assert len(shards(tmp_path)) == 12 and all(path.stat().st_mtime_ns == date for path, date in dates.items())
+    assert not list(there[0].parent.glob("*.unfinished"))
+    assert log_of(tmp_path / "one", "loss") == log_of(tmp_path / "two", "loss")
+
+
+def test_a_disk_without_room_is_refused_before(cached, tmp_path, monkeypatch, encoded, capsys):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(TinyAudioError, match=r"needs 0\.\d+ GB and .* has 0\.000 GB free; make room"):
+        train(cached("run"))
+    assert not shards(tmp_path)
+
+
+def test_a_full_disk_leaves_the_shards_before(cached, tmp_path, monkeypatch):
+    monkeypatch.setattr("tiny_audio.training.feature_cache.SHARD_BYTES", 50_000)
+    write, written = Path.write_bytes, []
+
+    def limited(self, data):
+        if self.suffix == ".unfinished" and len(written) == 2:
+            write(self, data[:100])
+            raise OSError(28, "No space left on device")
+        written.append(self)
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", limited)
+    with pytest.raises(TinyAudioError, match="No space left on device"):
+        train(cached("run"))
+    assert len(shards(tmp_path)) == 2 and not list((tmp_path / "cache").glob("*/*.unfinished"))
+
+
+REFUSED = {
+    "training.time_masks=1": "training.time_masks changes the audio",
+    "training.frequency_masks=2": "training.frequency_masks changes the audio",
+    "training.augment.noise_probability=0.5": "training.augment changes the audio",
+    "data.streaming=true": "data.streaming=false",
+    "model.encoder_lora_rank=2": "frozen encoder",
+    "model.encoder_layer=weighted": "frozen encoder",
+    "training.cache_dtype=int8": "expected one of: fp32, bf16, fp16",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_what_needs_the_audio_is_refused_in_one_line(override, cached, tmp_path):
+    with pytest.raises(TinyAudioError, match=REFUSED[override]) as error:
+        train(cached("run", override))
+    assert "\n" not in str(error.value) and not (tmp_path / "cache").exists()
