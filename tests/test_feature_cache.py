@@ -1,11 +1,8 @@
 """The feature cache: the same losses without the encoder, whole after a kill, shared by processes, refused where it cannot be."""
 
 import json
-import os
+import multiprocessing
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -15,29 +12,17 @@ import torch
 from data_helpers import sine, wav_bytes, write_clips, write_jsonl
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from training_helpers import BASE, log_of, weights_of
+from training_helpers import log_of, weights_of
 
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.encoders import EncoderAdapter
-from tiny_audio.training import train
+from tiny_audio.training import feature_cache, train
 from tiny_audio.training.build import build_model
-from tiny_audio.training.feature_cache import cache_folder
+from tiny_audio.training.cached_feed import CachedFeed
+from tiny_audio.training.feature_cache import FeatureCache, cache_folder
+from tiny_audio.training.run import training_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SMALL_SHARDS = "import tiny_audio.training.feature_cache as c; c.SHARD_BYTES = 1; "
-SCRIPT = (
-    SMALL_SHARDS
-    + """
-import os, sys, time
-from pathlib import Path
-from tiny_audio.training import compose, train
-if "slow" in os.environ:
-    write = c.FeatureCache.add
-    c.FeatureCache.add = lambda self, clips: (write(self, clips), time.sleep(0.3))
-train(compose(None, sys.argv[2:], output_dir=Path(sys.argv[1])))
-"""
-)
 
 
 @pytest.fixture
@@ -66,8 +51,8 @@ def encoded(monkeypatch) -> list[int]:
 
 @pytest.fixture(scope="module")
 def uncached(settings_of, tmp_path_factory) -> Path:
-    """A run of eight steps, more than one epoch, without a cache."""
-    return train(settings_of(tmp_path_factory.mktemp("uncached"), "training.max_steps=8")).folder
+    """A run of six steps, more than one epoch, without a cache."""
+    return train(settings_of(tmp_path_factory.mktemp("uncached"), "training.max_steps=6")).folder
 
 
 def shards(tmp_path: Path) -> list[Path]:
@@ -75,7 +60,7 @@ def shards(tmp_path: Path) -> list[Path]:
 
 
 def test_a_cached_run_has_the_same_batches_and_losses(cached, uncached, tmp_path, encoded, capsys):
-    result = train(cached("run", "training.max_steps=8"))
+    result = train(cached("run", "training.max_steps=6"))
     assert "12 of 12 clips to encode" in capsys.readouterr().err
     for key, tolerance in (("loss", 1e-4), ("audio_seconds", 0), ("grad_norm", 1e-3), ("eval_loss", 1e-3)):
         assert log_of(result.folder, key) == pytest.approx(log_of(uncached, key), abs=tolerance), key
@@ -83,7 +68,7 @@ def test_a_cached_run_has_the_same_batches_and_losses(cached, uncached, tmp_path
     names = [name for shard in shards(tmp_path) for name in safe_open(shard, "pt").keys()]  # noqa: SIM118
     assert len(names) == 12
     before = sum(encoded)
-    train(cached("again", "training.max_steps=8"))
+    train(cached("again", "training.max_steps=6"))
     assert "0 of 12 clips to encode" in capsys.readouterr().err
     assert sum(encoded) - before == before - 12  # validation and the start of the projector
     assert log_of(tmp_path / "again", "loss") == log_of(result.folder, "loss")
@@ -92,7 +77,7 @@ def test_a_cached_run_has_the_same_batches_and_losses(cached, uncached, tmp_path
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_half_precision_on_disk_is_near(dtype, cached, uncached, tmp_path):
     workers = 2 if dtype == "bf16" else 0
-    train(cached("run", "training.max_steps=8", f"training.cache_dtype={dtype}", f"training.num_workers={workers}"))
+    train(cached("run", "training.max_steps=6", f"training.cache_dtype={dtype}", f"training.num_workers={workers}"))
     assert log_of(tmp_path / "run", "loss") == pytest.approx(log_of(uncached, "loss"), abs=0.02)
     with safe_open(shards(tmp_path)[0], "pt") as file:
         assert file.get_tensor(file.metadata().popitem()[0]).element_size() == 2
@@ -159,76 +144,87 @@ def skipped_ids(run: Path) -> list[str]:
     return [json.loads(line)["id"] for line in (run / "skipped.jsonl").read_text().splitlines()]
 
 
+def fill(settings) -> CachedFeed:
+    """The clips of a run, in a full cache."""
+    model = build_model(settings.model)
+    feed = CachedFeed(training_corpus(settings), settings, model.processor.max_samples)
+    feed.fill(model)
+    return feed
+
+
 @pytest.mark.parametrize("damage", ["cut", "bit", "header"])
 def test_a_damaged_shard_is_made_anew(damage, cached, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tiny_audio.training.feature_cache.SHARD_BYTES", 50_000)
-    train(cached("one"))
+    monkeypatch.setattr(feature_cache, "SHARD_BYTES", 50_000)
+    before = [clip.frames.clone() for clip in fill(cached("run")).dataset]
+    assert len(shards(tmp_path)) > 1
     shard = shards(tmp_path)[0]
-    before = [path.name for path in shards(tmp_path)]
     data = bytearray(shard.read_bytes())
-    place = {"cut": -1, "bit": -100, "header": 3}[damage]
-    data[place] ^= 1
-    shard.write_bytes(bytes(data[:-7]) if damage == "cut" else bytes(data))
+    data[{"cut": -1, "bit": -100, "header": 3}[damage]] ^= 1
+    shard.write_bytes(data[:-7] if damage == "cut" else data)
     capsys.readouterr()
-    train(cached("two"))
+    after = [clip.frames for clip in fill(cached("run")).dataset]
     said = capsys.readouterr().err
-    assert f"{shard} is damaged" in said and "0 of 12 clips" not in said and len(before) > 1
-    assert log_of(tmp_path / "two", "loss") == pytest.approx(log_of(tmp_path / "one", "loss"), abs=1e-5)
-    train(cached("three"))
+    assert f"{shard} is damaged" in said and "0 of 12 clips" not in said and "12 of 12" not in said
+    assert all(torch.allclose(old, new, atol=1e-5) for old, new in zip(before, after, strict=True))
+    fill(cached("run"))
     assert "0 of 12 clips" in capsys.readouterr().err
 
 
-def start(tmp_path: Path, parts: list[str], run: str, **environment: str) -> subprocess.Popen:
-    own = (f"training.cache_dir={tmp_path / 'cache'}", "training.cache_features=true", "training.batch_size=2")
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / run), *parts, *BASE, *own, "training.max_steps=1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+def fill_slowly(settings) -> None:
+    """In a process of its own: a shard a batch, and time between them."""
+    write = FeatureCache.add
+    feature_cache.SHARD_BYTES = 1
+    FeatureCache.add = lambda self, clips: (write(self, clips), time.sleep(0.1))  # type: ignore[method-assign]
+    fill(settings)
 
 
-def test_a_killed_run_goes_on_and_two_share_the_work(parts, tmp_path):
-    killed = start(tmp_path, parts, "killed", slow="1")
+def test_a_killed_run_goes_on_and_two_share_the_work(cached, tmp_path, capfd):
+    settings, context = cached("run", "training.batch_size=2"), multiprocessing.get_context("fork")
+    killed = context.Process(target=fill_slowly, args=(settings,))
+    killed.start()
     while len(shards(tmp_path)) < 3:
-        assert killed.poll() is None, killed.stderr.read()
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    there = shards(tmp_path)
-    assert 3 <= len(there) < 12 and not (tmp_path / "killed" / "best").exists()
-    (there[0].parent / "x.1.unfinished").write_bytes(b"half")
-    dates = {path: path.stat().st_mtime_ns for path in there}
-    both = [start(tmp_path, parts, name, slow="1") for name in ("one", "two")]
-    said = [process.communicate(timeout=60)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert sorted("0 of 12 clips" in text for text in said) == [False, True], said
-    assert any(f"{12 - len(there)} of 12 clips" in text for text in said), said
-    assert any("Another process fills" in text for text in said)
-    assert len(shards(tmp_path)) == 12 and all(path.stat().st_mtime_ns == date for path, date in dates.items())
-    assert not list(there[0].parent.glob("*.unfinished"))
-    assert log_of(tmp_path / "one", "loss") == log_of(tmp_path / "two", "loss")
+        assert killed.is_alive()
+        time.sleep(0.01)
+    killed.kill()
+    killed.join()
+    there = {path: path.stat().st_mtime_ns for path in shards(tmp_path)}
+    (shards(tmp_path)[0].parent / "x.1.unfinished").write_bytes(b"half")
+    capfd.readouterr()
+    both = [context.Process(target=fill_slowly, args=(settings,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    said = capfd.readouterr().err
+    assert [process.exitcode for process in both] == [0, 0], said
+    assert f"{12 - len(there)} of 12 clips" in said and "0 of 12 clips" in said and "Another process fills" in said
+    assert 3 <= len(there) < 12 == len(shards(tmp_path))
+    assert all(path.stat().st_mtime_ns == date for path, date in there.items())
+    assert not list((tmp_path / "cache").glob("*/*.unfinished"))
 
 
-def test_a_disk_without_room_is_refused_before(cached, tmp_path, monkeypatch, encoded, capsys):
+def test_a_disk_without_room_is_refused_before(cached, tmp_path, monkeypatch, encoded):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
-    with pytest.raises(TinyAudioError, match=r"needs 0\.\d+ GB and .* has 0\.000 GB free; make room"):
-        train(cached("run"))
-    assert not shards(tmp_path)
+    with pytest.raises(TinyAudioError, match=r"needs 0\.2 MB and .* has 0\.0 MB free; make room"):
+        fill(cached("run"))
+    assert not shards(tmp_path) and not encoded
 
 
 def test_a_full_disk_leaves_the_shards_before(cached, tmp_path, monkeypatch):
-    monkeypatch.setattr("tiny_audio.training.feature_cache.SHARD_BYTES", 50_000)
+    monkeypatch.setattr(feature_cache, "SHARD_BYTES", 1)
     write, written = Path.write_bytes, []
 
     def limited(self, data):
-        if self.suffix == ".unfinished" and len(written) == 2:
+        written.append(self)
+        if len(written) == 3:
             write(self, data[:100])
             raise OSError(28, "No space left on device")
-        written.append(self)
         return write(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", limited)
     with pytest.raises(TinyAudioError, match="No space left on device"):
-        train(cached("run"))
+        fill(cached("run"))
     assert len(shards(tmp_path)) == 2 and not list((tmp_path / "cache").glob("*/*.unfinished"))
 
 

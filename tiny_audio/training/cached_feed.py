@@ -115,11 +115,11 @@ class CachedFeed(ClipFeed):
         size, free = frames * adapter.dim * DTYPES[dtype].itemsize, shutil.disk_usage(cache.folder).free
         say(
             f"Feature cache: {len(missing):,} of {len(self.durations):,} clips to encode, {frames:,} frames of "
-            f"{adapter.dim} in {dtype}, {_gigabytes(size)}, in {cache.folder}."
+            f"{adapter.dim} in {dtype}, {_bytes(size)}, in {cache.folder}."
         )
         if size > free:
             raise TinyAudioError(
-                f"The feature cache needs {_gigabytes(size)} and {cache.folder} has {_gigabytes(free)} free; make room, or "
+                f"The feature cache needs {_bytes(size)} and {cache.folder} has {_bytes(free)} free; make room, or "
                 "choose another training.cache_dir, a smaller training.cache_dtype or training.cache_features=false."
             )
 
@@ -199,5 +199,5 @@ def _run(encoder: Any, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor,
     return encoder(features[encoder.input_name].to(device), features["audio_attention_mask"].sum(-1).to(device))
 
 
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.3f} GB"
+def _bytes(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
