@@ -51,8 +51,8 @@ def encoded(monkeypatch) -> list[int]:
 
 @pytest.fixture(scope="module")
 def uncached(settings_of, tmp_path_factory) -> Path:
-    """A run of six steps, more than one epoch, without a cache."""
-    return train(settings_of(tmp_path_factory.mktemp("uncached"), "training.max_steps=6")).folder
+    """A run of eight steps, more than one epoch, without a cache."""
+    return train(settings_of(tmp_path_factory.mktemp("uncached"), "training.max_steps=8")).folder
 
 
 def shards(tmp_path: Path) -> list[Path]:
@@ -60,7 +60,7 @@ def shards(tmp_path: Path) -> list[Path]:
 
 
 def test_a_cached_run_has_the_same_batches_and_losses(cached, uncached, tmp_path, encoded, capsys):
-    result = train(cached("run", "training.max_steps=6"))
+    result = train(cached("run", "training.max_steps=8"))
     assert "12 of 12 clips to encode" in capsys.readouterr().err
     for key, tolerance in (("loss", 1e-4), ("audio_seconds", 0), ("grad_norm", 1e-3), ("eval_loss", 1e-3)):
         assert log_of(result.folder, key) == pytest.approx(log_of(uncached, key), abs=tolerance), key
@@ -68,7 +68,7 @@ def test_a_cached_run_has_the_same_batches_and_losses(cached, uncached, tmp_path
     names = [name for shard in shards(tmp_path) for name in safe_open(shard, "pt").keys()]  # noqa: SIM118
     assert len(names) == 12
     before = sum(encoded)
-    train(cached("again", "training.max_steps=6"))
+    train(cached("again", "training.max_steps=8"))
     assert "0 of 12 clips to encode" in capsys.readouterr().err
     assert sum(encoded) - before == before - 12  # validation and the start of the projector
     assert log_of(tmp_path / "again", "loss") == log_of(result.folder, "loss")
@@ -77,29 +77,39 @@ def test_a_cached_run_has_the_same_batches_and_losses(cached, uncached, tmp_path
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_half_precision_on_disk_is_near(dtype, cached, uncached, tmp_path):
     workers = 2 if dtype == "bf16" else 0
-    train(cached("run", "training.max_steps=6", f"training.cache_dtype={dtype}", f"training.num_workers={workers}"))
+    train(cached("run", "training.max_steps=8", f"training.cache_dtype={dtype}", f"training.num_workers={workers}"))
     assert log_of(tmp_path / "run", "loss") == pytest.approx(log_of(uncached, "loss"), abs=0.02)
     with safe_open(shards(tmp_path)[0], "pt") as file:
         assert file.get_tensor(file.metadata().popitem()[0]).element_size() == 2
 
 
 def test_a_resumed_run_goes_on_exactly(cached, tmp_path):
-    whole = train(cached("whole", "training.max_steps=6", "training.save_steps=3"))
+    whole = train(cached("whole", "training.max_steps=8", "training.save_steps=3"))
     run = shutil.copytree(whole.folder, tmp_path / "half")
     shutil.rmtree(run / "checkpoint-6")
-    train(cached("half", "training.max_steps=6", "training.save_steps=3"), resume=str(run))
+    train(cached("half", "training.max_steps=8", "training.save_steps=3"), resume=str(run))
     assert log_of(run, "loss") == log_of(whole.folder, "loss")
     ours, theirs = weights_of(run), weights_of(whole.folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_ctc_head_is_trained_on_cached_frames(cached, settings_of, tmp_path):
-    alone = ("model.ctc_head=true", "training.max_steps=1", "model.freeze_projector=true")
-    for name, options in (("beside", alone[:2]), ("alone", alone)):
-        train(settings_of(tmp_path / f"{name}-uncached", *options))
-        train(cached(name, *options))
-        ours, theirs = (log_of(tmp_path / run, "ctc_loss") for run in (name, f"{name}-uncached"))
-        assert len(ours) == 1 and ours == pytest.approx(theirs, abs=1e-3)
+BESIDE = {
+    "a CTC head": ["model.ctc_head=true"],
+    "a CTC head alone": ["model.ctc_head=true", "model.freeze_projector=true"],
+    "the other extras": [
+        "model.use_lora=true", "training.distillation_weight=0.5", "training.label_smoothing=0.1",
+        "training.audio_token_dropout=0.2", "training.prompt_variety=[Write down what is said]",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", BESIDE.values(), ids=BESIDE)
+def test_what_needs_no_audio_goes_with_it(options, cached, settings_of, tmp_path):
+    train(settings_of(tmp_path / "uncached", *options, "training.max_steps=1"))
+    train(cached("cached", *options, "training.max_steps=1"))
+    for key in ("loss", "grad_norm"):
+        theirs = log_of(tmp_path / "uncached", key)
+        assert theirs and log_of(tmp_path / "cached", key) == pytest.approx(theirs, abs=1e-3), key
 
 
 def test_another_encoder_precision_or_layer_is_another_cache(cached, tiny_parts, tmp_path):
@@ -126,7 +136,7 @@ def test_changed_audio_is_encoded_anew_and_unreadable_clips_are_skipped(cached, 
     write_jsonl(folder / "train.jsonl", rows := write_clips(folder, 6, lambda i: 0.5 + 0.1 * i))
     write_jsonl(folder / "validation.jsonl", rows[:2])
     (folder / "clip001.wav").write_text("this is no audio")
-    data = ("data.max_train_samples=null", "data.max_eval_samples=1", "training.batch_size=1", "training.max_steps=6")
+    data = ("data.max_train_samples=null", "data.max_eval_samples=1", "training.batch_size=1", "training.max_steps=8")
     train(settings_of(tmp_path / "uncached", *data, data=str(folder)))
     train(cached("one", *data, data=str(folder)))
     assert "6 of 6 clips" in capsys.readouterr().err
