@@ -84,10 +84,10 @@ def test_half_precision_on_disk_is_near(dtype, cached, uncached, tmp_path):
 
 
 def test_a_resumed_run_goes_on_exactly(cached, tmp_path):
-    whole = train(cached("whole", "training.max_steps=8", "training.save_steps=3"))
+    whole = train(cached("whole", "training.max_steps=6", "training.save_steps=3"))
     run = shutil.copytree(whole.folder, tmp_path / "half")
     shutil.rmtree(run / "checkpoint-6")
-    train(cached("half", "training.max_steps=8", "training.save_steps=3"), resume=str(run))
+    train(cached("half", "training.max_steps=6", "training.save_steps=3"), resume=str(run))
     assert log_of(run, "loss") == log_of(whole.folder, "loss")
     ours, theirs = weights_of(run), weights_of(whole.folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -136,7 +136,7 @@ def test_changed_audio_is_encoded_anew_and_unreadable_clips_are_skipped(cached, 
     write_jsonl(folder / "train.jsonl", rows := write_clips(folder, 6, lambda i: 0.5 + 0.1 * i))
     write_jsonl(folder / "validation.jsonl", rows[:2])
     (folder / "clip001.wav").write_text("this is no audio")
-    data = ("data.max_train_samples=null", "data.max_eval_samples=1", "training.batch_size=1", "training.max_steps=8")
+    data = ("data.max_train_samples=null", "data.max_eval_samples=1", "training.batch_size=1", "training.max_steps=6")
     train(settings_of(tmp_path / "uncached", *data, data=str(folder)))
     train(cached("one", *data, data=str(folder)))
     assert "6 of 6 clips" in capsys.readouterr().err
