@@ -60,7 +60,7 @@ def measure(kind: str, overrides: Sequence[str], folder: Path, max_samples: int 
     import torch
 
     from tiny_audio import ASRModel
-    from tiny_audio.evaluation import evaluate_datasets
+    from tiny_audio.evaluation import evaluate_all
     from tiny_audio.evaluation.settings import EvalSettings
     from tiny_audio.training import compose, train
 
@@ -74,7 +74,7 @@ def measure(kind: str, overrides: Sequence[str], folder: Path, max_samples: int 
         output_dir=folder / "test",
         max_samples=max_samples,
     )
-    (metrics,) = evaluate_datasets(settings, ["quickstart"])
+    (metrics,) = evaluate_all(settings, ["quickstart"])
     model = ASRModel.from_pretrained(result.model)
     return Row(
         kind=kind,

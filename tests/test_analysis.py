@@ -272,6 +272,19 @@ def test_slices_cover_every_clip_once(tmp_path):
     assert len(rooms) == 12 and rooms[-1].label == "other (19)" and rooms[-1].clips == 76
 
 
+def test_bins_of_large_numbers_stay_apart(tmp_path):
+    stamps = [1732212345.0 + i for i in range(50)]
+    run = run_of(tmp_path, [("a b", "a b")] * 50, {"metadata": [{"made": stamp} for stamp in stamps]})
+    pieces = slices_of(run, ["made", "made"])  # named twice, sliced once
+    assert [piece.clips for piece in pieces] == [10] * 5 and len({piece.label for piece in pieces}) == 5
+
+
+def test_nothing_to_slice_is_said(tmp_path):
+    write_run(tmp_path, clips_of([("a", "a"), ("b", None)]))
+    (tmp_path / "results.jsonl").write_text((tmp_path / "results.jsonl").read_text().splitlines()[1] + "\n")
+    assert slices(open_run(str(tmp_path))).findings == ["There is nothing to slice: no clip was scored."]
+
+
 def test_clips_without_a_value_are_a_slice_of_their_own(tmp_path):
     run = run_of(tmp_path / "run", [RIGHT] * 12, {"snr": [None, None, *(float(i) for i in range(10))]})
     assert [(s.label, s.clips) for s in slices_of(run, ["snr"])] == [("0–4.5", 5), ("4.5–9", 5), ("(none)", 2)]

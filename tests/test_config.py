@@ -26,10 +26,16 @@ def test_every_experiment_composes(experiment):
 @pytest.mark.parametrize(("group", "name"), GROUPS, ids=lambda value: str(value))
 def test_every_group_member_composes(group, name):
     overrides = [f"{group}={name}"] + (["data.path=somewhere"] if name == "custom" else [])
-    tree = to_tree(compose(overrides=overrides))
-    for key, value in OmegaConf.to_container(OmegaConf.load(FOLDERS[0] / group / f"{name}.yaml")).items():
-        if key != "defaults" and value != "???" and "${" not in str(value):
-            assert tree[group][key] == value or float(tree[group][key]) == float(value)
+    written = OmegaConf.to_container(OmegaConf.load(FOLDERS[0] / group / f"{name}.yaml"))
+    assert_holds(to_tree(compose(overrides=overrides))[group], written)
+
+
+def assert_holds(tree, written):
+    for key, value in written.items():
+        if isinstance(value, dict):
+            assert_holds(tree[key], value)
+        elif key != "defaults" and value != "???" and "${" not in str(value):
+            assert tree[key] == value or float(tree[key]) == float(value)
 
 
 @pytest.mark.parametrize("file", sorted(FOLDERS[0].rglob("*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -76,7 +76,8 @@ def test_the_teacher_has_no_lora(settings_of, tmp_path):
     with torch.no_grad():
         for parameter in lora:
             parameter.add_(0.1)
-        assert not torch.allclose(model.label_logits(**prompts)[0], before)
+        hidden, _ = model.label_states(**prompts)
+        assert not torch.allclose(model.language_model.get_output_embeddings()(hidden), before)
     assert torch.equal(teacher_logits(model, prompts), before)
     assert lora and all(parameter.requires_grad for parameter in lora)
 

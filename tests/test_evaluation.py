@@ -348,3 +348,88 @@ def test_several_providers_side_by_side(talker: Path, corpus: Path, nano: Path, 
     assert str(talker.name) in table and "nano" in table and table.count("RTFx") == 2 and " * (" in table
     folders = sorted(path.parent.name for path in tmp_path.glob("*/metrics.json"))
     assert len(folders) == 2 and folders[1] == "tiny-audio-nano"
+
+
+# ---- what a user who tried to break it found
+
+
+def test_metadata_that_json_cannot_hold(talker: Path, corpus: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in corpus.read_text().splitlines()[:2]]
+    lines[0] |= {"x": float("nan"), "speaker": None, "words": ["a"]}
+    lines[1] |= {"x": float("inf"), "words": [{"text": "a", "start": None, "end": 1.0}]}
+    dataset = write_manifest(corpus.parent / "odd.jsonl", lines)
+    assert evaluate(settings_for(talker, dataset, tmp_path)).num_failed == 0
+    results = read_results(tmp_path)
+    assert all(result.metadata["x"] is None and result.reference_times is None for result in results)
+    assert results[0].speaker is None
+
+
+def test_a_recording_that_was_replaced_is_decoded_again(talker: Path, corpus: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        shutil.copy(corpus.parent / f"{number:03d}.wav", tmp_path)
+    rows = [{"audio": f"{n:03d}.wav", "text": "one", "id": str(n)} for n in range(3)]
+    settings = settings_for(talker, write_manifest(tmp_path / "test.jsonl", rows), tmp_path / "out")
+    evaluate(settings)
+    before = {result.id: result for result in read_results(tmp_path / "out")}
+    shutil.copy(corpus.parent / "010.wav", tmp_path / "001.wav")
+    evaluate(settings)
+    after = {result.id: result for result in read_results(tmp_path / "out")}
+    assert after["1"].duration != before["1"].duration and len(after) == 3
+    assert [after[name] == before[name] for name in "02"] == [True, True]
+
+
+@pytest.mark.parametrize("damaged", ['{"w', '{"wer": 1}', "[]"])
+def test_damaged_figures_are_computed_again(talker: Path, corpus: Path, tmp_path: Path, damaged: str) -> None:
+    settings = settings_for(talker, corpus, tmp_path, max_samples=2)
+    first = evaluate(settings)
+    (tmp_path / "metrics.json").write_text(damaged)
+    assert evaluate(settings).wer == first.wer == Metrics.read(tmp_path).wer
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(TinyAudioError, match=r"settings.json is damaged"):
+        evaluate(settings)
+
+
+def test_datasets_of_one_name_stay_apart(talker: Path, corpus: Path, tmp_path: Path, capsys) -> None:
+    folders = [tmp_path / side / "x" / "data" for side in "ab"]
+    for number, folder in enumerate(folders, start=1):
+        shutil.copytree(corpus.parent, folder)
+        write_manifest(folder / "test.jsonl", [{"audio": f"00{n}.wav", "text": "one"} for n in range(number)])
+        for other in folder.glob("*.jsonl"):
+            other.unlink() if other.name != "test.jsonl" else None
+    named = [option for folder in (*folders, f"{folders[0]}/.") for option in ("-d", str(folder))]
+    models = ["--providers", f"local:{talker},huggingface:{talker}"]
+    assert (
+        run(["eval", *models[:1], f"local:{talker},tiny-audio:nano", *named, "--output-dir", str(tmp_path / "out")])
+        == 0
+    )
+    tables = capsys.readouterr().out.replace("\n", "").split("Side by side")
+    assert all(str(folder) in table for folder in folders for table in tables)
+    assert len(list((tmp_path / "out").glob("*/*/metrics.json"))) == 4  # ./a once, though it is named twice
+
+
+@pytest.mark.parametrize("options", [["-m", "nano"], ["--provider", "local"], ["--providers", "local:nano,"]])
+def test_providers_take_the_place_of_a_model(options: list[str], capsys) -> None:
+    assert run(["eval", "--providers", "local:nano", *options]) == 2
+    assert "--providers takes A,B:MODEL" in capsys.readouterr().err
+
+
+def test_all_providers_are_checked_before_the_first_is_measured(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DEEPGRAM_API_KEY", raising=False)
+    assert run(["eval", "--providers", "local:nano,deepgram", "-n", "1"]) == 1
+    assert "DEEPGRAM_API_KEY" in capsys.readouterr().err and not (tmp_path / "outputs").exists()
+
+
+def test_a_price_named_later(talker: Path, corpus: Path, tmp_path: Path) -> None:
+    plain = evaluate(settings_for(talker, corpus, tmp_path, max_samples=2))
+    assert plain.cost_usd is None
+    priced = evaluate(
+        settings_for(talker, corpus, tmp_path, max_samples=2, price_per_minute=0.6), lambda _: pytest.fail()
+    )
+    assert priced.cost_usd == pytest.approx(plain.audio_seconds * 0.01, abs=1e-5) == Metrics.read(tmp_path).cost_usd
+
+
+def test_a_dataset_of_a_long_path(talker: Path, corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ("a" * 120) / ("b" * 120)
+    shutil.copytree(corpus.parent, folder)
+    assert evaluate(settings_for(talker, folder / "test.jsonl", tmp_path / "out", max_samples=2)).num_samples == 2

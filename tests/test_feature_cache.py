@@ -20,7 +20,7 @@ from tiny_audio.training import feature_cache, train
 from tiny_audio.training.build import build_model
 from tiny_audio.training.cached_feed import CachedFeed
 from tiny_audio.training.feature_cache import FeatureCache, cache_folder
-from tiny_audio.training.run import training_corpus
+from tiny_audio.training.run import make_feed, training_corpora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -157,7 +157,7 @@ def skipped_ids(run: Path) -> list[str]:
 def fill(settings) -> CachedFeed:
     """The clips of a run, in a full cache."""
     model = build_model(settings.model)
-    feed = CachedFeed(training_corpus(settings), settings, model.processor.max_samples)
+    feed = make_feed(settings, training_corpora(settings), model)
     feed.fill(model)
     return feed
 

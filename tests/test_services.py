@@ -20,6 +20,7 @@ from tiny_audio.evaluation.prices import priced
 from tiny_audio.evaluation.providers import PROVIDERS, open_provider
 from tiny_audio.evaluation.providers import assemblyai as assemblyai_module
 from tiny_audio.evaluation.providers import service as service_module
+from tiny_audio.evaluation.providers.service import LONGEST_MESSAGE
 from tiny_audio.evaluation.results import Metrics, read_results
 from tiny_audio.evaluation.settings import EvalSettings
 
@@ -396,3 +397,10 @@ def test_nano_times_its_words_and_its_first_piece(nano: Path) -> None:
 def test_word_times_without_a_head_are_one_line(tiny_checkpoint: Path) -> None:
     with pytest.raises(TinyAudioError, match="no CTC head"):
         open_provider(EvalSettings(model=str(tiny_checkpoint), device="cpu", word_times=True))
+
+
+@pytest.mark.parametrize("before", range(LONGEST_MESSAGE - len(KEY) - 1, LONGEST_MESSAGE + 1))
+def test_no_part_of_a_key_is_left_where_a_message_is_cut(before: int) -> None:
+    provider = open_provider(EvalSettings(provider="deepgram", api_key=KEY))
+    line = provider._without_key("x" * before + KEY + "\x1b[31m")
+    assert set(line) <= set("x*[31m ") and len(line) <= LONGEST_MESSAGE

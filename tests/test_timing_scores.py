@@ -86,3 +86,14 @@ def test_the_estimate_follows_the_noise(level: float) -> None:
 def test_what_has_no_ratio() -> None:
     assert estimate_snr(np.zeros(16_000, np.float32)) is None
     assert estimate_snr(np.ones(500, np.float32)) is None
+
+
+def test_a_provider_that_hears_nobody_has_missed_all() -> None:
+    turns = [{"speaker": "x", "start": 0.0, "end": 2.0}]
+    heard = ClipResult("a", 2.0, "a", "a", words=words(("a", 0.0, 2.0, "0")), reference_turns=turns)
+    deaf = ClipResult("b", 2.0, "a", "", words=[], reference_turns=turns)
+    silent = ClipResult("c", 2.0, "", "a", words=words(("a", 0.0, 1.0, "0")), reference_turns=[])
+    assert diarization_error([heard, deaf]) == {
+        "clips": 2, "der": 0.5, "missed": 2.0, "false_alarm": 0.0, "confusion": 0.0, "speech": 4.0,
+    }  # fmt: skip
+    assert diarization_error([heard, silent])["false_alarm"] == 1.0

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -245,6 +246,25 @@ def test_a_killed_run_goes_on_exactly(settings_of, parts, tmp_path):
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
 
 
+def test_a_run_that_is_told_to_end_saves_first(settings_of, parts, tmp_path):
+    steps = ("training.max_steps=200", "training.save_steps=null", "training.logging_steps=1")
+    folder = tmp_path / "told"
+    command = [sys.executable, "-m", "tiny_audio.cli.main", "train", *parts, *BASE, *steps, "--output-dir", folder]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not ((folder / "log.jsonl").exists() and log_of(folder, "loss")[4:]) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    (checkpoint,) = checkpoints(folder)
+    step = int(checkpoint.name.split("-")[1])
+    assert process.returncode == 1 and 5 <= step < 200
+    assert f"Error: Ended by SIGTERM after step {step}. {checkpoint.name} is whole" in said
+    over = ("training.max_steps=200", "training.save_steps=null", f"training.max_steps={step + 2}")
+    train(settings_of(folder, *over, "training.logging_steps=1"), resume="auto")
+    assert len(log_of(folder, "loss")) == step + 2
+
+
 def test_resume_names_what_does_not_fit(settings_of, baseline, tmp_path):
     folder = baseline.folder
     with pytest.raises(TinyAudioError, match="already holds a run; go on with it by --resume"):
@@ -457,6 +477,8 @@ def test_features_are_computed_once_and_are_the_same(tiny_checkpoint, tone):
         ours, theirs = remembering(batch, text=["one"] * 3), processor(batch, text=["one"] * 3)
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert len(remembering._kept) == 3
+    spawned = pickle.loads(pickle.dumps(remembering))  # as a loader's workers get it where they are not forked
+    assert spawned.room == 1 << 20 and not spawned._kept and len(spawned.features(clips)) == 2
     assert not RememberingProcessor(processor, max_bytes=10).features(clips[:1])["input_features"].isnan().any()
 
 

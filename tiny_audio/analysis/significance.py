@@ -48,6 +48,13 @@ def bootstrap_rates(errors: np.ndarray, words: np.ndarray, resamples: int = RESA
     return totals[:, 1:] / totals[:, :1].clip(min=1)
 
 
+def rate_interval(errors: Sequence[int], words: Sequence[int]) -> tuple[float, float]:
+    """The 95 % bootstrap interval of one pooled word error rate over clips."""
+    rates = bootstrap_rates(np.array([errors]), np.array(words), 1000)[:, 0]
+    low, high = np.percentile(rates, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
+    return float(low), float(high)
+
+
 def two_sided_p(differences: np.ndarray) -> float:
     """How often resampled differences fall beyond 0, on the rarer side, twice; never 0, since more draws might find one."""
     beyond = min((differences <= 0).sum(), (differences >= 0).sum())

@@ -8,10 +8,11 @@ import numpy as np
 
 from tiny_audio.analysis.output import CLIPS, INTERVAL, WER, WORDS, Column, Report, Table, counted, interval, percent
 from tiny_audio.analysis.runs import Run
+from tiny_audio.analysis.significance import rate_interval
 from tiny_audio.console import printable
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import ClipResult
-from tiny_audio.evaluation.scoring import bootstrap_interval, error_rate
+from tiny_audio.evaluation.scoring import error_rate
 
 BINS = 5  # of numbers, with as many clips each
 FEWEST_IN_BIN = 5  # clips
@@ -51,7 +52,7 @@ def slices_of(run: Run, by: Sequence[str] = ()) -> list[Slice]:
     Raises:
         TinyAudioError: no clip has such a column; names those that there are.
     """
-    return [piece for kind in by or _usual(run.scored) for piece in _slices_by(kind, run.scored)]
+    return [piece for kind in dict.fromkeys(by) or _usual(run.scored) for piece in _slices_by(kind, run.scored)]
 
 
 def slices(run: Run, by: Sequence[str] = ()) -> Report:
@@ -70,6 +71,8 @@ def slices(run: Run, by: Sequence[str] = ()) -> Report:
 
 def _findings(run: Run, found: Sequence[Slice]) -> list[str]:
     """Each slice of several that is surely worse than the whole run."""
+    if not found:
+        return ["There is nothing to slice: no clip was scored."]
     worse = [s for s in found if s.wer_interval and s.wer_interval[0] > run.metrics.wer]
     whole = percent(run.metrics.wer)
     if not worse:
@@ -107,11 +110,20 @@ def _binned(values: Sequence[float | None]) -> dict[str, list[int]]:
     count = max(1, min(BINS, len(known) // FEWEST_IN_BIN))
     edges = np.unique(np.quantile(known, np.linspace(0, 1, count + 1)))
     inner = edges[1:-1]
-    labels = [f"{low:.4g}–{high:.4g}" for low, high in zip([edges[0], *inner], [*inner, edges[-1]], strict=True)]
+    labels = _range_labels([edges[0], *inner], [*inner, edges[-1]])
     bins: dict[str, list[int]] = {label: [] for label in [*labels, MISSING]}
     for index, value in enumerate(values):
         bins[MISSING if value is None else labels[np.searchsorted(inner, value)]].append(index)
     return {label: members for label, members in bins.items() if members}
+
+
+def _range_labels(lows: Sequence[float], highs: Sequence[float]) -> list[str]:
+    """`low–high` of each bin, with as many digits as tell them apart."""
+    for digits in (4, 8, 17):
+        labels = [f"{low:.{digits}g}–{high:.{digits}g}" for low, high in zip(lows, highs, strict=True)]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def _by_value(values: Sequence[Any]) -> dict[str, list[int]]:
@@ -129,5 +141,5 @@ def _by_value(values: Sequence[Any]) -> dict[str, list[int]]:
 def _slice(kind: str, label: str, results: Sequence[ClipResult]) -> Slice:
     errors = [result.word_errors for result in results]
     words = [result.reference_words or 0 for result in results]
-    bounds = bootstrap_interval(errors, words) if len(results) > 1 else None
+    bounds = rate_interval(errors, words) if len(results) > 1 else None
     return Slice(kind, label, len(results), sum(words), sum(errors), error_rate(sum(errors), sum(words)), bounds)

@@ -115,7 +115,8 @@ def _decode(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
             if not container.streams.audio:
                 raise ValueError(f"{name} has no audio track; expected an audio file.")
             for frame in chain(container.decode(container.streams.audio[0]), [None]):  # type: ignore[union-attr]
-                yield from (out.to_ndarray().mean(axis=0) for out in resampler.resample(frame))
+                planes = (out.to_ndarray() for out in resampler.resample(frame))  # (channels, samples) each
+                yield from (plane[0] if len(plane) == 1 else plane.mean(axis=0) for plane in planes)
     except av.error.FFmpegError as error:
         expected = "expected WAV, FLAC, MP3, Ogg, M4A…."
         raise ValueError(f"{name} is not readable audio ({error.strerror}); {expected}") from error

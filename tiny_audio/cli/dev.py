@@ -1,9 +1,12 @@
-"""`ta dev`: lint, format, type-check and test a checkout, with the commands that CI runs."""
+"""`ta dev`: lint, format, type-check, test and time a checkout; the checks are the commands that CI runs."""
 
 import importlib.util
+import os
 import subprocess
 import sys
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -30,7 +33,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=T
 
 @app.callback()
 def dev() -> None:
-    """Lint, type-check and test a checkout of tiny-audio."""
+    """Lint, type-check, test and time a checkout of tiny-audio."""
     if not (CHECKOUT / "pyproject.toml").is_file() or not (CHECKOUT / "tests").is_dir():
         raise TinyAudioError(
             f"`ta dev` works on a checkout of tiny-audio, and this one is installed in {CHECKOUT}: "
@@ -67,6 +70,27 @@ def test(context: typer.Context) -> None:
 def check() -> None:
     """All that CI runs: lint, format, types, imports, tests."""
     run_all([LINT, FORMATTED, TYPES, IMPORTS, TESTS])
+
+
+class Benchmark(StrEnum):
+    """The files of benchmarks/ that are commands."""
+
+    TRAIN = "train"
+    INFER = "infer"
+    STARTUP = "startup"
+
+
+@app.command(context_settings=PASS_ON)
+def bench(
+    context: typer.Context,
+    what: Annotated[Benchmark, typer.Argument(help="`python -m benchmarks.WHAT --help` has its options.")],
+) -> None:
+    """Time training beside a plain loop, decoding, or start-up; further arguments go to the benchmark."""
+    command = [sys.executable, "-m", f"benchmarks.{what.value}", *context.args]
+    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
+    code = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+    if code:
+        raise typer.Exit(code)
 
 
 def run_all(steps: list[tuple[str, list[str]]]) -> None:

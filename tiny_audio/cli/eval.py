@@ -114,8 +114,10 @@ def evaluate(
 
     if model and model_id:
         raise typer.BadParameter(f"Two models are named, {model_id} and {model}; give one.")
+    several = [] if providers is None else [name.strip() for name in providers.split(",")]
+    if providers is not None and (model or model_id or provider or "" in several):
+        raise typer.BadParameter("--providers takes A,B:MODEL… in place of --model and --provider; each needs a name.")
     settings = EvalSettings.of(given, model=model or model_id)
-    several = [name.strip() for name in providers.split(",")] if providers else []
     evaluations = evaluate_all(settings, dataset or ["quickstart"], several, push=push_results)
     if any(metrics.num_failed for metrics in evaluations) and not allow_failures:
         raise typer.Exit(1)

@@ -18,9 +18,10 @@ COMMANDS = {
     "analysis": "Show where evaluations go wrong: worst clips, errors, slices, history; and compare them.",
     "transcribe": "Print the text of audio files.",
     "debug": "Show why a model does not learn: gradients, weights, routing, LoRA, parameters.",
+    "data": "Look at a dataset: inspect; write a filtered copy of it: prepare.",
     "export": "Write a checkpoint in another form: merge.",
     "doctor": "Check this machine: one line each, with what to do.",
-    "dev": "Lint, type-check and test a checkout of tiny-audio.",
+    "dev": "Lint, type-check, test and time a checkout of tiny-audio.",
 }
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]

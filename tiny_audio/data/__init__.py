@@ -2,7 +2,7 @@
 
 from .batching import SecondsBatchSampler
 from .collator import ClipDataset, SpeechCollator
-from .config import ALIASES, DataConfig
+from .config import ALIASES, DataConfig, Part, evaluated, parts_of
 from .corpus import Corpus, Example, Row, load_row
 from .filtering import Skipped, usable_rows
 from .sources import open_corpus
@@ -14,12 +14,15 @@ __all__ = [
     "Corpus",
     "DataConfig",
     "Example",
+    "Part",
     "Row",
     "SecondsBatchSampler",
     "Skipped",
     "SpeechCollator",
+    "evaluated",
     "load_row",
     "open_corpus",
+    "parts_of",
     "stream_corpus",
     "usable_rows",
 ]

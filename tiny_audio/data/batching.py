@@ -55,6 +55,11 @@ class SecondsBatchSampler:
         self._counts[epoch] = len(batches)
         return batches
 
+    @property
+    def epoch_seconds(self) -> float:
+        """Seconds of audio in an epoch."""
+        return float(self.durations.sum())
+
     def _packed(self, order: np.ndarray, first_fill: float) -> list[list[int]]:
         """Greedy; a first batch of random size moves all the borders between batches from epoch to epoch."""
         batches: list[list[int]] = []

@@ -9,7 +9,7 @@ import numpy as np
 from tiny_audio.errors import TinyAudioError
 
 from .corpus import Corpus, Example
-from .filtering import UNREADABLE, default_clean, unusable_length
+from .filtering import UNREADABLE, Limits, default_clean
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,8 @@ class ClipDataset:
     Args:
         corpus: where the clips are.
         indices: positions in the corpus, as `usable_rows` gives them; all by default.
-        max_samples_window: the encoder's window at 16 kHz; longer clips are dropped, whatever their metadata say.
-        min_seconds, max_seconds: limits of the configuration, held against the decoded length.
         cache_bytes: decoded waveforms kept in memory, in each worker, so that small corpora are decoded once.
+        limits: those of `Limits`; those of length are held against the decoded one, whatever the metadata say.
     """
 
     def __init__(
@@ -41,14 +40,12 @@ class ClipDataset:
         corpus: Corpus,
         indices: Sequence[int] | np.ndarray | None = None,
         *,
-        max_samples_window: int | None = None,
-        min_seconds: float = 0.0,
-        max_seconds: float | None = None,
         cache_bytes: int = 0,
+        **limits: Any,
     ) -> None:
         self.corpus = corpus
         self.indices = np.arange(len(corpus)) if indices is None else np.asarray(indices, dtype=np.int64)
-        self.limits = (max_samples_window, min_seconds, max_seconds)
+        self.limits = Limits(**limits)
         self.cache_bytes = cache_bytes
         self._cache: dict[int, Example] = {}
         self._cached_bytes = 0
@@ -62,7 +59,7 @@ class ClipDataset:
     def __getitem__(self, position: int) -> Example | Dropped:
         if position in self._cache:
             return self._cache[position]
-        clip = load_or_drop(lambda: self.corpus.load(int(self.indices[position])), self._id(position), *self.limits)
+        clip = load_or_drop(lambda: self.corpus.load(int(self.indices[position])), self._id(position), self.limits)
         if isinstance(clip, Example) and self._cached_bytes + clip.waveform.nbytes <= self.cache_bytes:
             self._cache[position] = clip
             self._cached_bytes += clip.waveform.nbytes
@@ -71,10 +68,10 @@ class ClipDataset:
     def __getitems__(self, positions: Sequence[int]) -> list[Example | Dropped]:
         clips = [self[position] for position in positions]
         if not any(isinstance(clip, Example) for clip in clips):
-            clips += self._replacement(max(positions))
+            clips += self.replacement(max(positions))
         return clips
 
-    def _replacement(self, after: int) -> Iterator[Example | Dropped]:
+    def replacement(self, after: int) -> Iterator[Example | Dropped]:
         """The clips up to the next readable one, those dropped on the way included."""
         for step in range(1, len(self) + 1):
             clip = self[(after + step) % len(self)]
@@ -85,19 +82,21 @@ class ClipDataset:
         reason = first.detail if isinstance(first, Dropped) else ""
         raise TinyAudioError(f"None of the {len(self)} clips of {self.corpus.name} can be read; the first: {reason}")
 
+    def text(self, position: int) -> str:
+        """The transcript as written, without touching the audio."""
+        return self.corpus.texts[int(self.indices[position])]
+
     def _id(self, position: int) -> str:
         return self.corpus.id(int(self.indices[position]))
 
 
-def load_or_drop(
-    load: Callable[[], Example], id: str, window: int | None, min_seconds: float, max_seconds: float | None
-) -> Example | Dropped:
+def load_or_drop(load: Callable[[], Example], id: str, limits: Limits) -> Example | Dropped:
     """The decoded clip, or why it cannot be used."""
     try:
         clip = load()
     except (ValueError, OSError) as error:
         return Dropped(id, UNREADABLE, str(error))
-    reason = unusable_length(clip.duration, window, min_seconds, max_seconds)
+    reason = limits.unusable_length(clip.duration)
     if reason is None:
         return clip
     return Dropped(id, reason, f"decoded {clip.duration:.3f} s", round(clip.duration, 3))
@@ -131,8 +130,8 @@ class SpeechCollator:
 
         Returns:
             what the processor returns for audio and text, `ctc_labels` for a model with a CTC head and `teacher` where
-            asked for, plus `audio_seconds`, float32 (batch,), and `skipped`, the list of entries that `Skipped.update`
-            takes; both are to be taken out before the model's forward.
+            asked for, plus `audio_seconds`, float32 (batch,), `skipped`, the list of entries that `Skipped.update` takes,
+            and of a mixture `parts`, the clips' parts by name; these are to be taken out before the model's forward.
 
         Raises:
             TinyAudioError: no clip is readable (a ClipDataset never lets that happen).
@@ -151,6 +150,8 @@ class SpeechCollator:
             batch["teacher"] = self.processor.training_tokens(texts, instructions=instructions)
         if vocabulary := self.processor.config.ctc_vocabulary:
             batch["ctc_labels"] = ctc_labels(texts, vocabulary)
+        if any(example.part for example in examples):
+            batch["parts"] = [example.part for example in examples]
         return {
             **batch,
             "audio_seconds": torch.tensor([example.duration for example in examples], dtype=torch.float32),

@@ -11,7 +11,7 @@ from .config import DataConfig
 AUDIO_NAMES = ("file_name", "audio_filepath", "audio_path", "wav", "path", "file")
 TEXT_NAMES = ("sentence", "transcript", "transcription", "normalized_text")
 ID_NAMES = ("id", "ID", "utt_id", "utterance_id", "segment_id", "key")
-DURATION_NAMES = ("duration", "duration_seconds")
+DURATION_NAMES = ("duration", "duration_seconds", "duration_ms")
 OFFSET_NAMES = ("offset",)
 
 
@@ -22,8 +22,13 @@ class Columns:
     audio: str
     text: str
     id: str | None = None
-    duration: str | None = None  # seconds
+    duration: str | None = None  # seconds, but for duration_ms
     offset: str | None = None  # seconds into the file, for several rows that share one recording
+
+    @property
+    def durations_per_second(self) -> int:
+        """Units of the duration column in a second."""
+        return 1000 if self.duration == "duration_ms" else 1
 
 
 def resolve_columns(found: Sequence[str], config: DataConfig, dataset: str) -> Columns:

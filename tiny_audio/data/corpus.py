@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
-from hashlib import blake2b, file_digest
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ class Row:
     duration: float | None = None  # seconds
     offset: float | None = None  # seconds into the recording, for several clips that share one file
     metadata: dict[str, Any] = field(default_factory=dict)
+    part: str = ""  # of a mixture
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Example:
     text: str
     duration: float
     metadata: dict[str, Any] = field(default_factory=dict)
+    part: str = ""  # of a mixture
 
 
 def load_row(row: Row) -> Example:
@@ -52,38 +53,11 @@ def load_row(row: Row) -> Example:
     """
     from tiny_audio.audio.reading import load_audio
 
-    audio = _fetched(row.audio)
+    audio = fetched(row.audio)
     waveform = load_audio(audio) if row.offset is None else _part(audio, row.offset, row.duration)
     if not len(waveform):
         raise ValueError(f"Clip {row.id} holds no audio samples; expected speech.")
-    return Example(row.id, waveform, row.text, len(waveform) / SAMPLING_RATE, row.metadata)
-
-
-def audio_hash(row: Row) -> str:
-    """blake2b of a clip's stored bytes, or of its waveform where none are stored, and of its place in the recording.
-
-    Raises:
-        ValueError, OSError: as `load_row`.
-    """
-    audio = _fetched(row.audio)
-    if isinstance(audio, dict) and audio.get("array") is None:
-        audio = audio.get("bytes") or audio.get("path")
-    if isinstance(audio, bytes):
-        stored = blake2b(audio).hexdigest()
-    elif isinstance(audio, str) and "://" not in audio:
-        status = Path(audio).stat()
-        stored = _file_hash(audio, status.st_size, status.st_mtime_ns)
-    else:
-        return blake2b(np.ascontiguousarray(load_row(row).waveform).data, digest_size=16).hexdigest()
-    place = () if row.offset is None else (row.offset, row.duration)
-    return blake2b(repr((stored, *place)).encode(), digest_size=16).hexdigest()
-
-
-@lru_cache
-def _file_hash(path: str, size: int, modified: int) -> str:
-    """Of a file's bytes; several clips may share it."""
-    with open(path, "rb") as file:
-        return file_digest(file, blake2b).hexdigest()
+    return Example(row.id, waveform, row.text, len(waveform) / SAMPLING_RATE, row.metadata, row.part)
 
 
 def _part(audio: Any, offset: float, duration: float | None) -> np.ndarray:
@@ -101,7 +75,7 @@ def _part(audio: Any, offset: float, duration: float | None) -> np.ndarray:
     return np.concatenate(blocks)
 
 
-def _fetched(audio: Any) -> Any:
+def fetched(audio: Any) -> Any:
     """Bytes of what only fsspec can open (`hf://…`, `zip://a.wav::…`), as streamed datasets name their files."""
     path = audio.get("path") if isinstance(audio, dict) and not (audio.get("bytes") or audio.get("array")) else audio
     if not isinstance(path, str) or "://" not in path or path.startswith(("http://", "https://")):
@@ -117,7 +91,7 @@ def row_duration(row: Row) -> float | None:
     if row.duration is not None:
         return row.duration
     try:
-        seconds = probe_duration(_fetched(row.audio))
+        seconds = probe_duration(fetched(row.audio))
     except (ValueError, OSError):
         return None
     return None if np.isnan(seconds) else seconds
@@ -130,6 +104,7 @@ class RowReader:
     columns: Columns
     base: Path | None  # folder that relative audio paths start from
     prefix: str  # of the ids of rows that carry none
+    part: str = ""  # of a mixture; begins the ids, since other parts have the same ones
 
     def __call__(self, record: dict[str, Any], index: int) -> Row:
         names = self.columns
@@ -137,13 +112,18 @@ class RowReader:
             id=self.row_id(record.get(names.id) if names.id else None, audio_path(record.get(names.audio)), index),
             audio=self._audio(record.get(names.audio)),
             text=_text(record.get(names.text)),
-            duration=_seconds(record.get(names.duration)) if names.duration else None,
+            duration=_seconds(record.get(names.duration), names.durations_per_second) if names.duration else None,
             offset=_seconds(record.get(names.offset)) if names.offset else None,
             metadata={name: value for name, value in record.items() if self._is_metadata(name, value)},
+            part=self.part,
         )
 
     def row_id(self, given: Any, audio: str | None, index: int) -> str:
         """The dataset's own id; else the audio's file name without suffix; else split and row number."""
+        own = self._own_id(given, audio, index)
+        return f"{self.part}/{own}" if self.part else own
+
+    def _own_id(self, given: Any, audio: str | None, index: int) -> str:
         if given not in (None, ""):
             return str(given)
         if audio and self.columns.offset is None:
@@ -169,9 +149,9 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(value: Any, per_second: int = 1) -> float | None:
     try:
-        seconds = float(value)
+        seconds = float(value) / per_second
     except (TypeError, ValueError):
         return None
     return seconds if np.isfinite(seconds) and seconds >= 0 else None
@@ -275,9 +255,10 @@ class Corpus:
 
     @cached_property
     def _known_seconds(self) -> np.ndarray:
-        name = self.reader.columns.duration
-        stated = [_seconds(value) for value in self.records.column(name)] if name else [None] * len(self.records)
-        return np.array([np.nan if value is None else value for value in stated], dtype=np.float32)
+        names = self.reader.columns
+        stated = self.records.column(names.duration) if names.duration else [None] * len(self.records)
+        seconds = (_seconds(value, names.durations_per_second) for value in stated)
+        return np.array([np.nan if value is None else value for value in seconds], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -288,7 +269,7 @@ class _Probe:
     index: int
 
     def __call__(self) -> Any:
-        return _fetched(self.corpus.row(self.index).audio)
+        return fetched(self.corpus.row(self.index).audio)
 
 
 class _Rows(Sequence[Row]):

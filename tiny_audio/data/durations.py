@@ -34,31 +34,38 @@ def _probe(source: Callable[[], Any]) -> float:
 
 def probe_duration(audio: Any) -> float:
     """Seconds of one audio cell from its header, or by decoding where the header does not say; NaN if unreadable."""
+    return probe_header(audio)[0]
+
+
+def probe_header(audio: Any) -> tuple[float, int | None]:
+    """Seconds, as `probe_duration`, and the sampling rate in Hz; NaN and None if unreadable."""
     import av
 
     try:
-        return _header_seconds(audio)
+        return _header(audio)
     except (ValueError, OSError, TypeError, av.error.FFmpegError):
-        return math.nan
+        return math.nan, None
 
 
-def _header_seconds(audio: Any) -> float:
+def _header(audio: Any) -> tuple[float, int | None]:
     import av
 
     if isinstance(audio, dict) and audio.get("array") is not None:
-        return len(audio["array"]) / (audio.get("sampling_rate") or SAMPLING_RATE)
+        rate = audio.get("sampling_rate") or SAMPLING_RATE
+        return len(audio["array"]) / rate, rate
     if isinstance(audio, dict):
         audio = audio.get("bytes") or audio.get("path")
     file = io.BytesIO(audio) if isinstance(audio, bytes) else os.fspath(audio)
     with av.open(file, mode="r", metadata_errors="ignore") as container:
         if not container.streams.audio:
-            return math.nan
+            return math.nan, None
         stream = container.streams.audio[0]
         if stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
+            return float(stream.duration * stream.time_base), stream.rate
         if container.duration:
-            return container.duration / av.time_base
-    return _decoded_seconds(audio)
+            return container.duration / av.time_base, stream.rate
+        rate = stream.rate
+    return _decoded_seconds(audio), rate
 
 
 def _decoded_seconds(audio: Any) -> float:

@@ -5,11 +5,15 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tiny_audio.text.labels import is_placeholder
+
+from .config import DataConfig
 from .corpus import Corpus
 from .durations import SAMPLING_RATE
 
@@ -18,6 +22,47 @@ TOO_LONG_FOR_WINDOW = "longer than the encoder's window"
 TOO_LONG = "longer than data.max_seconds"
 TOO_SHORT = "shorter than data.min_seconds"
 EMPTY_TEXT = "empty text"
+PLACEHOLDER = "placeholder for a text"
+TOO_FEW_CHARS = "fewer characters a second than data.min_chars_per_second"
+TOO_MANY_CHARS = "more characters a second than data.max_chars_per_second"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What can be used: a window in samples at 16 kHz, lengths in seconds, characters of the label a second."""
+
+    max_samples_window: int | None = None
+    min_seconds: float = 0.0
+    max_seconds: float | None = None
+    min_chars_per_second: float | None = None
+    max_chars_per_second: float | None = None
+
+    @classmethod
+    def of(cls, config: DataConfig, max_samples_window: int | None) -> "Limits":
+        """Those of a dataset's configuration and of the encoder's window."""
+        names = ("min_seconds", "max_seconds", "min_chars_per_second", "max_chars_per_second")
+        return cls(max_samples_window, **{name: getattr(config, name) for name in names})
+
+    def unusable_length(self, seconds: float) -> str | None:
+        """The reason why a clip of this length cannot be used, or None. Half a sample of rounding is forgiven."""
+        if self.max_samples_window is not None and seconds * SAMPLING_RATE > self.max_samples_window + 0.5:
+            return TOO_LONG_FOR_WINDOW
+        if self.max_seconds is not None and seconds > self.max_seconds:
+            return TOO_LONG
+        return TOO_SHORT if seconds < self.min_seconds else None
+
+    def unusable_text(self, text: str, label: str, seconds: float) -> tuple[str | None, str]:
+        """The reason why a clip with this text, which became this label, cannot be used, or None; and what was found."""
+        if is_placeholder(text):
+            return PLACEHOLDER, text
+        if not label:
+            return EMPTY_TEXT, text
+        rate = len(label) / max(seconds, 1 / SAMPLING_RATE)
+        if self.min_chars_per_second is not None and rate < self.min_chars_per_second:
+            return TOO_FEW_CHARS, f"{rate:.1f}: {text}"
+        if self.max_chars_per_second is not None and rate > self.max_chars_per_second:
+            return TOO_MANY_CHARS, f"{rate:.1f}: {text}"
+        return None, ""
 
 
 class Skipped:
@@ -49,6 +94,11 @@ class Skipped:
         for entry in entries:
             self._entries.setdefault(entry["id"], entry)
 
+    def merge(self, others: "Skipped") -> None:
+        """Takes in what was left out elsewhere, of other clips."""
+        self.total += others.total
+        self.update(others.entries)
+
     def summary(self, examples: int = 3) -> str:
         """One line: counts, reasons and a few ids."""
         of_total = f" of {self.total:,}" if self.total else ""
@@ -72,50 +122,33 @@ class Skipped:
 
 
 def usable_rows(
-    corpus: Corpus,
-    *,
-    max_samples_window: int | None,
-    min_seconds: float,
-    max_seconds: float | None = None,
-    clean: Callable[[str], str] | None = None,
+    corpus: Corpus, *, clean: Callable[[str], str] | None = None, **limits: Any
 ) -> tuple[np.ndarray, Skipped]:
     """Looks at every clip's duration and text, without decoding what the dataset describes.
 
     Args:
-        max_samples_window: the encoder's window in samples at 16 kHz; None where the encoder has none.
-        min_seconds, max_seconds: limits of the configuration.
         clean: makes the label of a text; `tiny_audio.text.labels.clean_label` by default. A text of which nothing is
             left is skipped.
+        limits: those of `Limits`.
 
     Returns:
         int64 (usable,) positions in the corpus, and the clips left out.
     """
-    clean = clean or default_clean()
+    clean, allowed = clean or default_clean(), Limits(**limits)
     skipped = Skipped(total=len(corpus))
     durations = corpus.durations
     usable = []
     for index, (id, text) in enumerate(zip(corpus.ids, corpus.texts, strict=True)):
-        seconds, error = _readable(corpus, index, float(durations[index]))
+        seconds, detail = _readable(corpus, index, float(durations[index]))
         durations[index] = seconds
-        reason = UNREADABLE if error else unusable_length(seconds, max_samples_window, min_seconds, max_seconds)
-        if reason is None and not clean(text):
-            reason, error = EMPTY_TEXT, text
+        reason = UNREADABLE if detail else allowed.unusable_length(seconds)
+        if reason is None:
+            reason, detail = allowed.unusable_text(text, clean(text), seconds)
         if reason is None:
             usable.append(index)
         else:
-            skipped.add(id, reason, error, None if math.isnan(seconds) else round(seconds, 3))
+            skipped.add(id, reason, detail, None if math.isnan(seconds) else round(seconds, 3))
     return np.array(usable, dtype=np.int64), skipped
-
-
-def unusable_length(
-    seconds: float, max_samples_window: int | None, min_seconds: float = 0.0, max_seconds: float | None = None
-) -> str | None:
-    """The reason why a clip of this length cannot be used, or None. Half a sample of rounding is forgiven."""
-    if max_samples_window is not None and seconds * SAMPLING_RATE > max_samples_window + 0.5:
-        return TOO_LONG_FOR_WINDOW
-    if max_seconds is not None and seconds > max_seconds:
-        return TOO_LONG
-    return TOO_SHORT if seconds < min_seconds else None
 
 
 def _readable(corpus: Corpus, index: int, seconds: float) -> tuple[float, str]:

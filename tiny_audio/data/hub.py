@@ -15,6 +15,9 @@ from tiny_audio.errors import TinyAudioError
 from .config import DataConfig
 
 REACH_SECONDS = 4.0
+CONVERTED = (
+    "refs/convert/parquet"  # the Hub's own Parquet copy, of at most 5 GB a split; a configuration is a folder there
+)
 
 
 def hub_splits(config: DataConfig) -> list[str]:
@@ -26,9 +29,11 @@ def hub_splits(config: DataConfig) -> list[str]:
     import datasets
 
     with _one_line_errors(config), offline_if_unreachable():
-        builder = datasets.load_dataset_builder(config.path, config.config, revision=config.revision)
+        builder = datasets.load_dataset_builder(config.path, **_version(config))
         if builder.info.splits:
             return list(builder.info.splits)
+        if isinstance(builder.config.data_files, dict):
+            return [str(split) for split in builder.config.data_files]
         return datasets.get_dataset_split_names(config.path, config.config, revision=config.revision)
 
 
@@ -37,9 +42,13 @@ def load_hub(config: DataConfig, split: str, streaming: bool = False) -> Any:
     import datasets
 
     with _one_line_errors(config), offline_if_unreachable():
-        return datasets.load_dataset(
-            config.path, config.config, split=split, revision=config.revision, streaming=streaming
-        )
+        return datasets.load_dataset(config.path, split=split, streaming=streaming, **_version(config))
+
+
+def _version(config: DataConfig) -> dict[str, Any]:
+    if config.revision == CONVERTED:
+        return {"data_dir": config.config, "revision": CONVERTED}
+    return {"name": config.config, "revision": config.revision}
 
 
 @contextmanager
@@ -69,7 +78,8 @@ def _explained(error: Exception, config: DataConfig) -> str | None:
         return _config_message(name, config.config, str(error))
     if isinstance(error, ValueError) and "trust_remote_code" in str(error) or "scripts are no longer" in str(error):
         return (
-            f"The dataset {name} is a loading script, which `datasets` no longer runs; use a Parquet conversion of it."
+            f"The dataset {name} is a loading script, which `datasets` no longer runs; use the Hub's Parquet conversion of "
+            f"it, data.revision={CONVERTED} (5 GB a split at most), or another."
         )
     if isinstance(error, DatasetsError | FileNotFoundError):
         return f"The dataset {name} is neither a local path nor readable on the Hugging Face Hub: {reason}"

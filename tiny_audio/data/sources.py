@@ -11,7 +11,7 @@ import numpy as np
 from tiny_audio.errors import TinyAudioError
 
 from .columns import resolve_columns
-from .config import DataConfig
+from .config import DataConfig, Part
 from .corpus import Corpus, RowReader
 from .hub import hub_splits, load_hub
 from .layout import WHOLE, find_splits, same_split
@@ -23,6 +23,10 @@ HOLD_OUT_FRACTION = 0.05
 HOLD_OUT_CLIPS = 200  # at most
 
 logger = logging.getLogger("tiny_audio")
+
+
+class NoSuchSplit(TinyAudioError):
+    """The dataset has no such split."""
 
 
 def open_corpus(config: DataConfig, split: str, *, max_samples: int | None = None) -> Corpus:
@@ -108,14 +112,14 @@ def choose_split(config: DataConfig, split: str, found: list[str]) -> tuple[str,
 
 def _needs_hold_out(config: DataConfig, found: list[str]) -> bool:
     """No split serves the evaluation during training, and none was asked for by a name of the user's own."""
-    if config.eval_split == config.train_split:
+    if config.eval_split == config.train_split or config.eval_config is not None:
         return False
     return found == [WHOLE] or (config.eval_split == DataConfig.eval_split and not same_split(config.eval_split, found))
 
 
 def no_hold_out(config: DataConfig, split: str) -> TinyAudioError:
     """The error for a stream from the Hub, whose rows are not known beforehand, without the asked split."""
-    return TinyAudioError(
+    return NoSuchSplit(
         f"{config.path} has no split `{split}`, and none can be held out of a stream; "
         "set data.eval_split to a split it has, or data.streaming=false."
     )
@@ -124,12 +128,10 @@ def no_hold_out(config: DataConfig, split: str) -> TinyAudioError:
 def _unknown_split(config: DataConfig, split: str, found: list[str]) -> TinyAudioError:
     if found == [WHOLE]:
         known = (config.train_split, config.eval_split, config.test_split)
-        return TinyAudioError(
-            f"{config.path} has no splits, so there is no `{split}`; ask for {', '.join(known)} or all."
-        )
+        return NoSuchSplit(f"{config.path} has no splits, so there is no `{split}`; ask for {', '.join(known)} or all.")
     nearest = get_close_matches(split, found, n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else "."
-    return TinyAudioError(f"{config.path} has no split `{split}`; its splits are {', '.join(found)}{hint}")
+    return NoSuchSplit(f"{config.path} has no split `{split}`; its splits are {', '.join(found)}{hint}")
 
 
 def _open_local(config: DataConfig, split: str) -> Corpus:
@@ -158,13 +160,18 @@ def _corpus(config: DataConfig, split: str, part: str, open: Callable[[], Record
         raise TinyAudioError(f"The split `{split}` of {config.path} has no rows; expected at least one clip.")
     columns = resolve_columns(records.column_names, config, config.path)
     positions = part_positions(len(records), part, config, split)
-    return Corpus(dataset_name(config), split, records, RowReader(columns, base, split), positions)
+    return Corpus(dataset_name(config), split, records, RowReader(columns, base, split, part_name(config)), positions)
 
 
 def dataset_name(config: DataConfig) -> str:
     """How results call the dataset: the Hub id, or the last part of a local path."""
     local = Path(config.path).expanduser()
     return local.resolve().name if config.path not in SHIPPED and local.exists() else config.path
+
+
+def part_name(config: DataConfig) -> str:
+    """Which part of a mixture the dataset is; "" where it is none."""
+    return config.name if isinstance(config, Part) else ""
 
 
 def part_positions(rows: int, part: str, config: DataConfig, split: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from .config import DataConfig
 from .corpus import Row, RowReader
 from .hub import hub_splits, load_hub
 from .records import column_names, count_records, iterate_records, undecoded
-from .sources import choose_split, is_local, local_splits, no_hold_out, part_positions
+from .sources import choose_split, is_local, local_splits, no_hold_out, part_name, part_positions
 
 SHUFFLE_ROWS = 1_000
 
@@ -37,11 +37,17 @@ def stream_corpus(
 
 
 class RowStream:
-    """One split, opened once, to be read as often as there are epochs; arguments as in `stream_corpus`."""
+    """One split, opened once, to be read as often as there are epochs; arguments as in `stream_corpus`.
 
-    def __init__(self, config: DataConfig, split: str, max_samples: int | None = None) -> None:
+    Args:
+        shuffle_rows: rows that are held to be shuffled.
+    """
+
+    def __init__(
+        self, config: DataConfig, split: str, max_samples: int | None = None, shuffle_rows: int = SHUFFLE_ROWS
+    ) -> None:
         self.seed = config.seed
-        self.max_samples = max_samples
+        self.max_samples, self.shuffle_rows = max_samples, shuffle_rows
         self._records, self._reader = _open_local(config, split) if is_local(config) else _open_hub(config, split)
 
     def rows(self, epoch: int | None, share: int = 0, shares: int = 1) -> Iterator[Row]:
@@ -50,12 +56,12 @@ class RowStream:
         if self.max_samples is None:
             return self._read(seed, share, shares)
         sample = islice(self._read(self.seed, 0, 1), self.max_samples)
-        rows = sample if seed is None else shuffled(sample, SHUFFLE_ROWS, seed)
+        rows = sample if seed is None else shuffled(sample, self.shuffle_rows, seed)
         return islice(rows, share, None, shares)
 
     def _read(self, seed: int | None, share: int, shares: int) -> Iterator[Row]:
         rows = (self._reader(record, number) for number, record in self._records(seed, share, shares))
-        return rows if seed is None else shuffled(rows, SHUFFLE_ROWS, seed)
+        return rows if seed is None else shuffled(rows, self.shuffle_rows, seed)
 
 
 def shuffled(items: Iterator[Any], buffer_size: int, seed: int) -> Iterator[Any]:
@@ -119,4 +125,4 @@ def _records_of(dataset: Any) -> Iterator[dict[str, Any]]:
 
 
 def _reader(names: list[str], config: DataConfig, split: str, base: Path | None) -> RowReader:
-    return RowReader(resolve_columns(names, config, config.path), base, split)
+    return RowReader(resolve_columns(names, config, config.path), base, split, part_name(config))

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from tiny_audio.data import open_corpus
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model_source import checkpoint_of
 from tiny_audio.training import compose
 from tiny_audio.training.feed import ClipFeed, Feed, StreamFeed
+from tiny_audio.training.run import training_corpora
 from tiny_audio.transcription import load_model
 
 
@@ -34,9 +34,9 @@ def training_batches(model: ASRModel, data: str, count: int) -> Iterator[dict[st
     if settings.data.streaming:
         feed = StreamFeed(settings, window)
     else:
-        feed = ClipFeed(open_corpus(settings.data, settings.data.train_split), settings, window)
+        feed = ClipFeed(training_corpora(settings), settings, window)
     for _, batch in zip(range(count), feed.loader(0, model.processor), strict=False):
-        tensors = {name: value for name, value in batch.items() if name not in ("skipped", "audio_seconds")}
+        tensors = {name: value for name, value in batch.items() if name not in ("skipped", "audio_seconds", "parts")}
         yield {name: value.to(model.device) for name, value in tensors.items()}
 
 

@@ -6,13 +6,14 @@ the clips are the same.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tiny_audio.evaluation.settings import EvalSettings
+from tiny_audio.text.labels import IGNORED_SEGMENT
 from tiny_audio.text.normalizers import get_normalizer
 
 LEADERBOARD = "hf-audio/open-asr-leaderboard"
 LONG_FORM = "hf-audio/asr-leaderboard-longform"
-NO_SPEECH = "ignore time segment in scoring"  # what such a reference is after normalisation
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,14 @@ COLUMNS = ("name", "Hub id", "config", "split", "audio, text", "licence", "hours
 
 def expand(names: Sequence[str]) -> list[str]:
     """The datasets that `-d` names mean, groups taken apart, each once; what is no benchmark stays as it is."""
-    return list(dict.fromkeys(single for name in names for single in GROUPS.get(name, (name,))))
+    singles = [single for name in names for single in GROUPS.get(name, (name,))]
+    return list({_place(name): name for name in reversed(singles)}.values())[::-1]
+
+
+def _place(name: str) -> str:
+    """What tells datasets apart: a path however it is written, else the name."""
+    is_path = name not in BENCHMARKS and Path(name).expanduser().exists()
+    return str(Path(name).expanduser().resolve()) if is_path else name
 
 
 def resolved(settings: EvalSettings) -> EvalSettings:
@@ -105,7 +113,7 @@ def resolved(settings: EvalSettings) -> EvalSettings:
 
 def is_scored(reference: str) -> bool:
     """Whether the leaderboard scores a clip: not where nothing is left of its reference, or where it says so."""
-    return get_normalizer("whisper-en")(reference) not in ("", NO_SPEECH)
+    return get_normalizer("whisper-en")(reference) not in ("", IGNORED_SEGMENT)
 
 
 def comparability(settings: EvalSettings, failed: int) -> str:
@@ -130,7 +138,7 @@ def comparability(settings: EvalSettings, failed: int) -> str:
         return f"{settings.benchmark} does not compare with the Open ASR Leaderboard: {'; '.join(reasons)}."
     return (
         f"{settings.benchmark}: the Open ASR Leaderboard's clips and Whisper's normaliser, as it had until April 2026; its own "
-        "since then joins spelled acronyms, spellings of names and compounds, so its figure is the same or lower. "
+        "since then joins spelled acronyms, spellings of names and compounds, so its figure may differ a little. "
         "leaderboard/MODEL_….jsonl is what its scorer reads."
     )
 

@@ -35,6 +35,7 @@ class Clip:
     reference: str
     load: Callable[[], Example]
     audio: str | None = None  # its file (absolute), where it has one of its own
+    stamp: str | None = None  # of that file
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class EvalSet:
     fingerprint: str | None  # of ids and references
     batches: Callable[[], Iterator[list[Clip]]]
     left_out: int = 0  # clips that the leaderboard does not score
+    stamps: dict[str, str] = field(default_factory=dict)  # by id, of clips that are files: what changes with the file
 
 
 def open_eval_set(settings: EvalSettings) -> EvalSet:
@@ -87,14 +89,24 @@ def _mapped(config: DataConfig, settings: EvalSettings) -> EvalSet:
     if settings.max_samples is not None:
         corpus = corpus.sample(settings.max_samples, settings.seed)
     ids, texts = corpus.ids, corpus.texts
+    files = [_file_of(corpus, i) for i in range(len(corpus))]
+    stamps = {name: stamp for name, file in zip(ids, files, strict=True) if (stamp := _stamp(file))}
 
     def batches() -> Iterator[list[Clip]]:
         order = np.argsort(-np.nan_to_num(corpus.durations, nan=-1.0), kind="stable")
-        clips = (Clip(ids[i], texts[i], partial(corpus.load, i), _file_of(corpus, i)) for i in order.tolist())
+        clips = (Clip(ids[i], texts[i], partial(corpus.load, i), files[i], stamps.get(ids[i])) for i in order.tolist())
         return _batched(clips, settings.batch_size)
 
     digest = hashlib.sha256("\0".join([*ids, *texts]).encode("utf-8", "backslashreplace"))
-    return EvalSet(len(corpus), digest.hexdigest()[:10], batches, left_out)
+    return EvalSet(len(corpus), digest.hexdigest()[:10], batches, left_out, stamps)
+
+
+def _stamp(file: str | None) -> str | None:
+    try:
+        status = os.stat(file) if file else None
+    except OSError:  # missing: the clip will fail, and say so
+        return None
+    return f"{status.st_size}-{status.st_mtime_ns}" if status else None
 
 
 def _file_of(corpus: Corpus, index: int) -> str | None:

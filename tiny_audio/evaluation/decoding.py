@@ -1,5 +1,6 @@
 """From loaded clips to scored results: one batch at a time through the provider, a bad clip kept apart from the others."""
 
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -93,10 +94,24 @@ def _described(loaded: LoadedClip) -> ClipResult:
         clip.reference,
         snr=loaded.snr,
         audio=clip.audio,
-        metadata={name: value for name, value in columns.items() if name not in LIST_COLUMNS},
-        reference_times=columns.get("words"),
-        reference_turns=columns.get("turns"),
+        audio_stamp=clip.stamp,
+        metadata={name: _storable(value) for name, value in columns.items() if name not in LIST_COLUMNS},
+        reference_times=_timed(columns.get("words")),
+        reference_turns=_timed(columns.get("turns")),
     )
+
+
+def _storable(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _timed(entries: Any) -> list[dict[str, Any]] | None:
+    """A list of words or turns, if each of them has a start and an end in seconds."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return None
+    times = [entry.get(edge) for entry in entries for edge in ("start", "end")]
+    return entries if all(isinstance(time, int | float) and math.isfinite(time) for time in times) else None
 
 
 def _unreadable(loaded: LoadedClip) -> ClipResult:

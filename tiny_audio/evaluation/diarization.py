@@ -34,16 +34,21 @@ def diarization_error(results: Sequence[ClipResult]) -> dict[str, Any]:
 
     References tell them by the column `turns`, or by `words` with a speaker each; providers by their words' speakers.
     """
-    pairs = [
-        (_turns(result.reference_turns or result.reference_times), _turns(result.words))
-        for result in results
-        if result.words is not None
-    ]
-    errors = [clip_error(reference, heard) for reference, heard in pairs if reference and heard]
-    if not errors:
+    pairs = [(_reference(result), _turns(result.words)) for result in results if result.words is not None]
+    known = [(reference, heard) for reference, heard in pairs if reference is not None]
+    if not any(heard for _, heard in known):  # no provider that tells speakers apart
         return {}
+    errors = [clip_error(reference, heard) for reference, heard in known]
     total = DiarizationError(*(sum(values) for values in zip(*errors, strict=True)))
     return {"clips": len(errors), "der": round(total.rate, 6), **{k: round(v, 3) for k, v in total._asdict().items()}}
+
+
+def _reference(result: ClipResult) -> list[Turn] | None:
+    """Who speaks when, which may be nobody; None where the reference does not tell."""
+    if result.reference_turns is not None:
+        return _turns(result.reference_turns)
+    tells = any(word.get("speaker") is not None for word in result.reference_times or ())
+    return _turns(result.reference_times) if tells else None
 
 
 def clip_error(reference: Sequence[Turn], heard: Sequence[Turn]) -> DiarizationError:

@@ -8,6 +8,7 @@ from typing import Any
 from tiny_audio.evaluation.results import ClipResult, Metrics, write_atomically
 
 FOLDER = "leaderboard"
+LONGEST_PART = 70  # characters of a file name's model, dataset or configuration
 
 
 def write_leaderboard_files(metrics: Metrics, results: Sequence[ClipResult]) -> None:
@@ -27,8 +28,9 @@ def write_leaderboard_files(metrics: Metrics, results: Sequence[ClipResult]) -> 
 
 def manifest_name(metrics: Metrics) -> str:
     """The name from which the leaderboard's scorer reads model, dataset and split."""
-    parts = [metrics.model, metrics.dataset["path"], metrics.dataset["config"] or "default"]
-    model, path, config = (part.strip("/").replace("/", "-") for part in parts)
+    dataset = metrics.dataset["path"] if is_on_hub(metrics) else metrics.dataset_name
+    parts = [metrics.model, dataset, metrics.dataset["config"] or "default"]
+    model, path, config = (part.strip("/").replace("/", "-")[-LONGEST_PART:] for part in parts)
     return f"MODEL_{model}_DATASET_{path}_{config}_{metrics.dataset['split']}.jsonl"
 
 
@@ -50,14 +52,13 @@ def eval_results_name(metrics: Metrics) -> str:
 
 def eval_result(metrics: Metrics) -> dict[str, Any] | None:
     """One entry of the Hub's `.eval_results` (hub-docs, eval_results.yaml); None for a dataset that is not on the Hub."""
-    path = metrics.dataset["path"]
-    if Path(path).exists() or "/" not in path:
+    if not is_on_hub(metrics):
         return None
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     task = "_".join(filter(None, (metrics.dataset["config"], metrics.dataset["split"])))
     entry = EvalResultEntry(
-        dataset_id=path,
+        dataset_id=metrics.dataset["path"],
         task_id=task,
         value=round(100 * metrics.wer, 4),
         dataset_revision=metrics.dataset["revision"],
@@ -65,6 +66,12 @@ def eval_result(metrics: Metrics) -> dict[str, Any] | None:
         notes=notes(metrics),
     )
     return eval_result_entries_to_yaml([entry])[0]
+
+
+def is_on_hub(metrics: Metrics) -> bool:
+    """Whether the dataset is one of the Hub's."""
+    path = metrics.dataset["path"]
+    return "/" in path and not Path(path).exists()
 
 
 def notes(metrics: Metrics) -> str:

@@ -12,7 +12,8 @@ COLUMNS = ("dataset", "normalizer", "WER", "95 %", "CER", "S/D/I", "SER", "clips
 
 def print_report(evaluations: Sequence[Metrics]) -> None:
     """Print one table over all evaluations of a model, then the worst and the failed clips of each."""
-    rows = [row for metrics in evaluations for row in _rows(metrics)]
+    names = _dataset_labels(evaluations)
+    rows = [row for metrics in evaluations for row in _rows(metrics, names[_place(metrics)])]
     if len(evaluations) > 1:
         rows.append(_pooled_row(evaluations))
     first = evaluations[0]
@@ -30,15 +31,25 @@ def print_report(evaluations: Sequence[Metrics]) -> None:
 def print_comparison(evaluations: Sequence[Metrics]) -> None:
     """Print several models side by side: a row a dataset, a column a model; the best WER of a row has a star."""
     models = list(dict.fromkeys(_model_name(metrics) for metrics in evaluations))
-    by_cell = {(metrics.dataset_name, _model_name(metrics)): metrics for metrics in evaluations}
-    datasets = list(dict.fromkeys(dataset for dataset, _ in by_cell))
+    by_cell = {(_place(metrics), _model_name(metrics)): metrics for metrics in evaluations}
     rows = []
-    for dataset in datasets:
-        found = [by_cell.get((dataset, model)) for model in models]
+    for place, label in _dataset_labels(evaluations).items():
+        found = [by_cell.get((place, model)) for model in models]
         best = min((metrics.wer for metrics in found if metrics), default=0.0)
-        rows.append([dataset, *(_cell(metrics, best) for metrics in found)])
+        rows.append([label, *(_cell(metrics, best) for metrics in found)])
     console.out()
     console.table(("WER", *models), rows, title="Side by side", right=models)
+
+
+def _dataset_labels(evaluations: Sequence[Metrics]) -> dict[str, str]:
+    """What to call each dataset: its name, or where it is if another has the same name."""
+    named = {_place(metrics): metrics.dataset_name for metrics in evaluations}
+    names = list(named.values())
+    return {place: place if names.count(name) > 1 else name for place, name in named.items()}
+
+
+def _place(metrics: Metrics) -> str:
+    return metrics.dataset.get("benchmark") or metrics.dataset["path"]
 
 
 def _model_name(metrics: Metrics) -> str:
@@ -150,13 +161,13 @@ def _percentiles(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f} s" for name, value in values.items())
 
 
-def _rows(metrics: Metrics) -> list[list[str]]:
+def _rows(metrics: Metrics, dataset: str) -> list[list[str]]:
     """The run's own row, and the same texts under the other normaliser."""
     clips = f"{metrics.num_samples}, {metrics.num_failed} failed" if metrics.num_failed else str(metrics.num_samples)
     audio_hours = f"{metrics.audio_seconds / 3600:.3f}"
     return [
         [
-            metrics.dataset_name,
+            dataset,
             metrics.normalizer["name"],
             *_rates(vars(metrics)),
             clips,
@@ -185,14 +196,16 @@ def _worst_lines(results: Sequence[ClipResult]) -> list[str]:
 
 def _failed_lines(results: Sequence[ClipResult], limit: int | None = WORST_CLIPS) -> list[str]:
     failed = [result for result in results if result.failed]
-    lines = [f"{result.id}  failed: {result.error}" for result in failed[:limit]]
+    lines = [
+        f"{console.printable(result.id)}  failed: {console.printable(result.error or '')}" for result in failed[:limit]
+    ]
     more = len(failed) - len(lines)
     return [*lines, f"… and {more} more"] if more > 0 else lines
 
 
 def _clip_lines(result: ClipResult) -> list[str]:
     return [
-        f"{result.id}  WER {result.wer or 0:.1%}  {result.duration or 0:.2f} s",
+        f"{console.printable(result.id)}  WER {result.wer or 0:.1%}  {result.duration or 0:.2f} s",
         f"  reference:  {console.printable(result.reference)}",
         f"  prediction: {console.printable(result.prediction or '')}",
     ]

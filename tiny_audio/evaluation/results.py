@@ -7,7 +7,7 @@ are written whole, under a temporary name first. Rates are fractions; texts are 
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +44,7 @@ class ClipResult:
     first_token: float | None = None  # seconds from asking to the first piece of text
     snr: float | None = None  # dB, estimated from the samples
     audio: str | None = None  # the clip's file, where it has one of its own: absolute, or relative to the results
+    audio_stamp: str | None = None  # size and time of change of that file
     metadata: dict[str, Any] = field(default_factory=dict)  # the dataset's other columns: speaker, accent …
     words: list[dict[str, Any]] | None = None  # of the prediction: text, start, end (seconds), speaker
     reference_times: list[dict[str, Any]] | None = None  # the same of the reference: the dataset's column `words`
@@ -52,7 +53,8 @@ class ClipResult:
     @property
     def speaker(self) -> str | None:
         """Who speaks, by the first of the usual column names that the dataset has."""
-        return next((str(self.metadata[name]) for name in SPEAKER_COLUMNS if name in self.metadata), None)
+        named = (self.metadata.get(name) for name in SPEAKER_COLUMNS)
+        return next((str(speaker) for speaker in named if speaker is not None), None)
 
     @property
     def failed(self) -> bool:
@@ -98,9 +100,7 @@ class Metrics:
     empty_references: dict[str, int] = field(default_factory=dict)  # clips, and the words invented on them (insertions)
     latency: dict[str, float] = field(default_factory=dict)  # seconds: p50, p90, p95, p99
     first_token: dict[str, float] = field(default_factory=dict)  # seconds: the same, where the text came in pieces
-    seconds: dict[str, float] = field(
-        default_factory=dict
-    )  # of the last run's loop: total, model, audio (waited for), other
+    seconds: dict[str, float] = field(default_factory=dict)  # of the last run: total, model, audio (waited for), other
     peak_memory_bytes: int | None = None  # of the process on a CPU, of the GPU's allocations on CUDA
     cost_usd: float | None = None  # audio minutes x configured price
     word_time_error: dict[str, Any] = field(default_factory=dict)  # seconds between matched words' times
@@ -129,14 +129,15 @@ class ResultsFolder:
     Args:
         path: made if need be.
         settings: all that shapes the results; a folder made with others is refused, never mixed.
+        stamps: of clips that are files, what changes with the file; results of a file that has changed are dropped.
 
     Raises:
         TinyAudioError: the folder holds results of other settings (names the keys), of nobody knows which, or another
             process is writing into it.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, settings: dict[str, Any], stamps: Mapping[str, str] | None = None) -> None:
+        self.path, self._stamps = path, stamps or {}
         path.mkdir(parents=True, exist_ok=True)
         self._claim(settings)
         self._lock = _locked(path)
@@ -169,9 +170,10 @@ class ResultsFolder:
 
     def finished(self) -> Metrics | None:
         """The metrics, if they cover exactly the results that are here."""
-        if not (self.path / METRICS).exists():
+        try:
+            metrics = Metrics.read(self.path)
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):  # none, or damaged: they are computed again
             return None
-        metrics = Metrics.read(self.path)
         return metrics if metrics.num_samples == len(self.results) else None
 
     def finish(self, metrics: Metrics, summary: str) -> Metrics:
@@ -195,7 +197,10 @@ class ResultsFolder:
                 )
             write_atomically(file, _json(settings, indent=2) + "\n")
             return
-        before = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise TinyAudioError(f"{file} is damaged, so nobody knows what {self.path} measured; remove it.") from error
         keys = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
         if keys:
             differences = ", ".join(f"{key} ({before.get(key)} there, {settings.get(key)} now)" for key in keys)
@@ -203,11 +208,15 @@ class ResultsFolder:
                 f"{self.path} holds results of other settings: {differences}; choose another --output-dir."
             )
 
+    def _is_current(self, result: ClipResult) -> bool:
+        stamp = self._stamps.get(result.id)
+        return stamp is None or result.audio_stamp is None or stamp == result.audio_stamp
+
     def _repair(self) -> list[ClipResult]:
         """Read the results; drop a half-written end and failed clips, which are tried again."""
         file = self.path / RESULTS
         data = file.read_bytes() if file.exists() else b""
-        results = [result for result in _parse(data, file) if not result.failed]
+        results = [result for result in _parse(data, file) if not result.failed and self._is_current(result)]
         kept = b"".join(_line(result) for result in results)
         if kept != data:
             write_atomically(file, kept)

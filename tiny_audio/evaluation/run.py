@@ -15,7 +15,7 @@ from tiny_audio.evaluation.benchmarks import resolved
 from tiny_audio.evaluation.clips import LoadedClip, load_ahead, open_eval_set
 from tiny_audio.evaluation.decoding import Decoder
 from tiny_audio.evaluation.leaderboard import write_leaderboard_files
-from tiny_audio.evaluation.prices import priced
+from tiny_audio.evaluation.prices import cost_usd, priced
 from tiny_audio.evaluation.providers import PROVIDERS, Provider, choose_provider, model_of, open_provider, source_of
 from tiny_audio.evaluation.report import summary_text
 from tiny_audio.evaluation.results import EVALUATIONS, Metrics, ResultsFolder
@@ -50,13 +50,14 @@ def evaluate(settings: EvalSettings, opener: Opener = open_provider) -> Metrics:
         settings = replace(settings, batch_size=max(settings.batch_size, settings.workers))
     eval_set = open_eval_set(settings)
     identity["dataset_fingerprint"] = eval_set.fingerprint
-    with ResultsFolder(settings.output_dir or _default_folder(settings, identity), identity) as folder:
+    home = settings.output_dir or _default_folder(settings, identity)
+    with ResultsFolder(home, identity, eval_set.stamps) as folder:
         pending = ([clip for clip in batch if clip.id not in folder.results] for batch in eval_set.batches())
         with closing(load_ahead(filter(None, pending))) as batches:
             first = next(batches, None)
             finished = folder.finished()
             if first is None and finished:
-                return finished
+                return _repriced(finished, settings, folder)
             provider = opener(settings)
             seconds: dict[str, float] = {}
             if first is not None:
@@ -71,6 +72,15 @@ def evaluate(settings: EvalSettings, opener: Opener = open_provider) -> Metrics:
         metrics = folder.finish(metrics, summary_text(metrics, results))
         write_leaderboard_files(metrics, results)
         return metrics
+
+
+def _repriced(metrics: Metrics, settings: EvalSettings, folder: ResultsFolder) -> Metrics:
+    """A finished run's metrics; a price that was named since then makes their cost anew."""
+    cost = cost_usd(settings, metrics.audio_seconds)
+    if cost in (None, metrics.cost_usd):
+        return metrics
+    metrics.cost_usd = cost
+    return folder.finish(metrics, summary_text(metrics, list(folder.results.values())))
 
 
 def _identity(settings: EvalSettings) -> dict[str, Any]:

@@ -74,11 +74,11 @@ class EncoderAdapter(nn.Module):
 
     def feature_length(self, samples: int) -> int:
         """Mel frames (or samples, for encoders of raw audio) of a clip, at least those of `min_samples`."""
-        return _shortened(max(samples, self.min_samples), self.framing)
+        return shortened(max(samples, self.min_samples), self.framing)
 
     def output_length(self, length):
         """Frames that `length` mel frames (or samples) give; int or tensor."""
-        return _shortened(length, self.convolutions)
+        return shortened(length, self.convolutions)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, mels, frames) or (batch, samples), and true lengths (batch,) → the same of encoder frames.
@@ -108,7 +108,8 @@ class EncoderAdapter(nn.Module):
         return [*(output.hidden_states or ())[:-1], output.last_hidden_state]
 
 
-def _shortened(length, convolutions):
+def shortened(length, convolutions):
+    """The length (int or tensor) after convolutions of (kernel, stride, padding)."""
     for kernel, stride, padding in convolutions:
         length = (length + 2 * padding - kernel) // stride + 1
     return length

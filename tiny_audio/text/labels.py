@@ -9,6 +9,9 @@ _DIGIT_GROUPS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 10,000 is one number
 _LOOSE_APOSTROPHE = re.compile(r"(?<!\w)'|'(?!\w)")
 _SPOKEN_SYMBOLS = frozenset("%&@$€£¢+°")  # each stands for a word that was said
 
+IGNORED_SEGMENT = "ignore time segment in scoring"  # TED-LIUM's mark of speech without a transcript, folded
+PLACEHOLDERS = frozenset({IGNORED_SEGMENT, "inaudible", "unintelligible", "indiscernible"})  # folded
+
 
 def clean_label(text: str) -> str:
     """The label of a clip: words and digits in lower case, apostrophes only inside words, single spaces.
@@ -17,6 +20,11 @@ def clean_label(text: str) -> str:
     May return "" when nothing that was said is left.
     """
     return fold(text, keep=_SPOKEN_SYMBOLS)
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether a text, in any case and spelling, stands where a transcript is missing."""
+    return fold(text) in PLACEHOLDERS
 
 
 def fold(text: str, keep: frozenset[str] = frozenset()) -> str:

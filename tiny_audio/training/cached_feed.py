@@ -3,7 +3,8 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch.utils.data import DataLoader
 from tiny_audio.audio.reading import SAMPLING_RATE
 from tiny_audio.console import progress, say
 from tiny_audio.data import ClipDataset, Example, SecondsBatchSampler, SpeechCollator
-from tiny_audio.data.collator import Dropped
-from tiny_audio.data.corpus import audio_hash
+from tiny_audio.data.collator import Dropped, load_or_drop
 from tiny_audio.data.filtering import UNREADABLE
+from tiny_audio.data.hashing import audio_hash
+from tiny_audio.data.mixture import JoinedClips
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.encoders import length_mask
 from tiny_audio.model.modeling import ASRModel
@@ -30,9 +32,12 @@ from .feed import ClipFeed, worker_options
 
 @dataclass
 class EncodedClip(Example):
-    """A clip of the cache: `frames` (frames, dim) stand for its waveform, which is empty."""
+    """A clip of the cache: `frames` (frames, dim) stand for its waveform, which is empty; metadata are not read."""
 
     frames: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0))
+
+
+NO_AUDIO = np.empty(0, dtype=np.float32)
 
 
 class CachedClips(ClipDataset):
@@ -45,9 +50,7 @@ class CachedClips(ClipDataset):
     """
 
     def __init__(self, clips: ClipDataset, keys: list[str | None], cache: FeatureCache) -> None:
-        window, shortest, longest = clips.limits
-        limits = {"min_seconds": shortest, "max_seconds": longest}
-        super().__init__(clips.corpus, clips.indices, max_samples_window=window, **limits)  # type: ignore[arg-type]
+        super().__init__(clips.corpus, clips.indices, **asdict(clips.limits))
         self.keys, self.cache = keys, cache
 
     def __getitem__(self, position: int) -> Example | Dropped:
@@ -56,10 +59,13 @@ class CachedClips(ClipDataset):
             clip = super().__getitem__(position)
             late = "could not be read when the feature cache was filled"
             return Dropped(clip.id, UNREADABLE, late) if isinstance(clip, Example) else clip
+        return load_or_drop(lambda: self._encoded(position, key), self._id(position), self.limits)
+
+    def _encoded(self, position: int, key: str) -> EncodedClip:
+        """Without the corpus's record, which may hold the audio."""
         frames, samples = self.cache[key]
-        row = self.corpus.row(int(self.indices[position]))
-        empty = np.empty(0, dtype=np.float32)
-        return EncodedClip(row.id, empty, row.text, samples / SAMPLING_RATE, row.metadata, frames)
+        id, text, part = self._id(position), self.text(position), self.corpus.reader.part
+        return EncodedClip(id, NO_AUDIO, text, samples / SAMPLING_RATE, part=part, frames=frames)
 
 
 class FrameCollator(SpeechCollator):
@@ -88,20 +94,16 @@ class CachedFeed(ClipFeed):
         Raises:
             TinyAudioError: the disk has no room for them, or a shard could not be written.
         """
-        cache, keys = FeatureCache(cache_folder(model, self.training)), [*map(self._key, self.dataset.indices)]
+        cache = FeatureCache(cache_folder(model, self.training))
         with cache.locked():
-            cache.open(keys)
-            missing = self._missing(keys, cache)
+            keys = [[_key(clips, index, cache) for index in clips.indices.tolist()] for clips in self.clips]
+            joined = [*chain.from_iterable(keys)]
+            cache.open(joined)
+            missing = self._missing(joined, cache)
             self._announce(model, cache, missing)
             if len(missing):
-                self._encode(model, cache, keys, missing)
-        self.dataset = CachedClips(self.dataset, keys, cache)
-
-    def _key(self, index: int) -> str | None:
-        try:
-            return audio_hash(self.dataset.corpus.row(int(index)))
-        except (ValueError, OSError):
-            return None
+                self._encode(model, cache, joined, missing)
+        self.use([CachedClips(clips, own, cache) for clips, own in zip(self.clips, keys, strict=True)])
 
     def _missing(self, keys: list[str | None], cache: FeatureCache) -> np.ndarray:
         """Positions to encode, one for each audio."""
@@ -142,7 +144,8 @@ class CachedFeed(ClipFeed):
         """Position, frames (frames, dim) and samples of each readable clip."""
         training, device = self.training, torch.accelerator.current_accelerator(check_available=True)
         encoder = model.encoder.to(device or "cpu").eval()
-        batches = SecondsBatchSampler(self.durations[missing], training.batch_seconds, 0, training.batch_size).epoch(0)
+        budget = (self.sampler.batch_seconds, 0, self.sampler.max_batch_size)
+        batches = SecondsBatchSampler(self.durations[missing], *budget).epoch(0)
         unencoded = _Unencoded(self.dataset, model.processor)
         loader: DataLoader = DataLoader(
             unencoded,  # type: ignore[arg-type]
@@ -181,7 +184,7 @@ def check_frozen(model: ASRModel) -> None:
 class _Unencoded:
     """Decoded clips with their positions, and batches of their features."""
 
-    clips: ClipDataset
+    clips: ClipDataset | JoinedClips
     processor: ASRProcessor
 
     def __getitem__(self, position: int) -> tuple[int, Example | Dropped]:
@@ -192,6 +195,14 @@ class _Unencoded:
         waveforms = {position: clip.waveform for position, clip in items if isinstance(clip, Example)}
         features = self.processor.features([*waveforms.values()]) if waveforms else {}
         return [(position, len(waveform)) for position, waveform in waveforms.items()], features
+
+
+def _key(clips: ClipDataset, index: int, cache: FeatureCache) -> str | None:
+    """Of a clip's audio; None where that cannot be read."""
+    try:
+        return audio_hash(clips.corpus.row(index), cache.file_hash)
+    except (ValueError, OSError):
+        return None
 
 
 def _run(encoder: Any, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

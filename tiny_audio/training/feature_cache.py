@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from hashlib import blake2b, file_digest
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from tiny_audio.console import say, warn
+from tiny_audio.data.hashing import DIGEST_BYTES, FileHashes
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.modeling import ASRModel
 
@@ -51,7 +52,7 @@ class FeatureCache:
     """Frames of clips by the hash of their audio. It can be pickled, for the workers of a loader.
 
     A shard is a safetensors file named by the hash of its bytes, so that two processes never write different things
-    under one name, and a damaged one is known by its name.
+    under one name, and a damaged one is known by its name. `file_hash` remembers those of shards and recordings.
 
     Args:
         folder: of one encoder; made where it is missing.
@@ -61,6 +62,7 @@ class FeatureCache:
         self.folder = folder
         self._shards: dict[str, tuple[Path, int]] = {}  # by clip: the file, and the clip's samples at 16 kHz
         self._opened: dict[Path, Any] = {}
+        self.file_hash: Any = None  # FileHashes, while it is locked
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -69,7 +71,7 @@ class FeatureCache:
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": {}}
+        return {**self.__dict__, "_opened": {}, "file_hash": None}  # workers only read frames
 
     def __contains__(self, key: str | None) -> bool:
         return key in self._shards
@@ -88,17 +90,18 @@ class FeatureCache:
             _wait_for(handle, self.folder)
             for left in self.folder.glob("*.unfinished"):
                 left.unlink(missing_ok=True)
+            self.file_hash = FileHashes(self.folder / "hashes.json")  # with what the process before found
             yield
 
     def open(self, keys: Collection[str | None]) -> None:
-        """Finds the shards that hold any of these clips, and deletes those whose bytes have changed."""
+        """Finds the shards that hold any of these clips, and deletes those whose bytes have changed; within the lock."""
         wanted = set(keys)
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 held = _clips_of(path)
                 if wanted.isdisjoint(held):
                     continue
-                whole = _name_of(path) == path.stem
+                whole = self.file_hash(path) == path.stem
             except (SafetensorError, ValueError, OSError):
                 whole = False
             if whole:
@@ -106,6 +109,7 @@ class FeatureCache:
             else:
                 warn(f"{path} is damaged; its clips are encoded anew.")
                 path.unlink(missing_ok=True)
+        self.file_hash.save()
 
     def add(self, clips: dict[str, tuple[torch.Tensor, int]]) -> None:
         """Writes a shard of clips: frames (frames, dim), and samples at 16 kHz.
@@ -117,7 +121,7 @@ class FeatureCache:
             {key: frames.contiguous() for key, (frames, _) in clips.items()},
             metadata={key: str(samples) for key, (_, samples) in clips.items()},
         )
-        path = self.folder / f"{blake2b(data, digest_size=16).hexdigest()}.safetensors"
+        path = self.folder / f"{blake2b(data, digest_size=DIGEST_BYTES).hexdigest()}.safetensors"
         temporary = path.with_suffix(f".{os.getpid()}.unfinished")
         try:
             temporary.write_bytes(data)
@@ -135,12 +139,6 @@ def _clips_of(shard: Path) -> dict[str, int]:
     """Samples at 16 kHz of the clips in a shard."""
     with safe_open(shard, "pt") as file:
         return {key: int(samples) for key, samples in (file.metadata() or {}).items()}
-
-
-def _name_of(shard: Path) -> str:
-    """What a shard of these bytes is to be named."""
-    with open(shard, "rb") as file:
-        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def _wait_for(handle: Any, folder: Path) -> None:

@@ -1,10 +1,13 @@
 """What is trained on: the usable clips, and their batches by number over the whole run."""
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
@@ -14,11 +17,15 @@ from tiny_audio.data import (
     SecondsBatchSampler,
     Skipped,
     SpeechCollator,
+    parts_of,
     usable_rows,
 )
 from tiny_audio.data.augmentation import Augmentation
-from tiny_audio.data.stream_batches import Limits, StreamDataset
+from tiny_audio.data.filtering import Limits
+from tiny_audio.data.mixture import JoinedClips, MixtureSampler, clips_per_epoch, normalized, stream_shares
+from tiny_audio.data.stream_batches import StreamDataset
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 
 from .augment import BatchNumbers, InstructionDraw
@@ -29,37 +36,51 @@ CACHE_BYTES = 1 << 29  # of decoded clips, and as much of their log-mels, that a
 
 
 class ClipFeed:
-    """Clips of a corpus; the batches of a run are numbered through all its epochs.
+    """Clips of a corpus, or of a mixture's; the batches of a run are numbered through all its epochs.
 
     Args:
-        corpus: clips to train on.
+        corpora: clips to train on; of a mixture, a corpus for each of its parts.
         settings: of the run.
         max_samples: the encoder's window at 16 kHz; longer clips are skipped and listed.
 
     Raises:
-        TinyAudioError: no clip of the corpus can be trained on.
+        TinyAudioError: no clip of a corpus can be trained on.
     """
 
     collator_class: type[SpeechCollator] = SpeechCollator
+    dataset: ClipDataset | JoinedClips
 
-    def __init__(self, corpus: Corpus, settings: Settings, max_samples: int | None) -> None:
+    def __init__(self, corpora: Corpus | Sequence[Corpus], settings: Settings, max_samples: int | None) -> None:
+        corpora = [corpora] if isinstance(corpora, Corpus) else corpora
         data, training = settings.data, settings.training
-        limits: dict[str, Any] = {"min_seconds": data.min_seconds, "max_seconds": data.max_seconds}
-        usable, self.skipped = usable_rows(corpus, max_samples_window=max_samples, **limits)
-        if not len(usable):
-            raise TinyAudioError(f"Nothing to train on in {corpus.name}: {self.skipped.summary()}.")
-        self.durations = corpus.durations[usable]
-        self.sampler = SecondsBatchSampler(self.durations, _own_seconds(training), data.seed, training.batch_size)
+        self.parts, self.used = parts_of(data), Counter[str]()
         self.cache_bytes = CACHE_BYTES // max(1, training.num_workers)
-        self.dataset = ClipDataset(
-            corpus,
-            usable,
-            max_samples_window=max_samples,
-            cache_bytes=self.cache_bytes,
-            **limits,
-        )
+        self.skipped, clips = Skipped(), []
+        for part, corpus in zip(self.parts, corpora, strict=True):
+            limits = asdict(Limits.of(part, max_samples))
+            usable, skipped = usable_rows(corpus, **limits)
+            if not len(usable):
+                raise TinyAudioError(f"Nothing to train on in {corpus.name}: {skipped.summary()}.")
+            self.skipped.merge(skipped)
+            clips.append(ClipDataset(corpus, usable, cache_bytes=self.cache_bytes // len(corpora), **limits))
+        durations = [own.corpus.durations[own.indices] for own in clips]
+        self.durations = np.concatenate(durations)
+        packing = (_own_seconds(training), data.seed, training.batch_size)
+        self.sampler = SecondsBatchSampler(self.durations, *packing)
+        if data.mixture is not None:
+            counts = clips_per_epoch(self.parts, [len(own) for own in clips])
+            self.sampler = MixtureSampler(durations, counts, *packing)
+        self.use(clips)
         self.accumulation, self.training = training.gradient_accumulation_steps, training
         self.steps = self._steps()
+
+    def use(self, clips: Sequence[ClipDataset]) -> None:
+        """Takes the clips from these, a dataset for each part."""
+        self.clips = list(clips)
+        self.dataset = self.clips[0] if len(clips) == 1 else JoinedClips(clips)
+
+    def fill(self, model: ASRModel) -> None:
+        """What is to be done before the first step: nothing."""
 
     def _steps(self) -> int:
         """Optimizer steps of the run: `max_steps` or `num_epochs`, whichever ends first."""
@@ -89,18 +110,36 @@ class ClipFeed:
     def _batches_of(self, epoch: int) -> int:
         return len(self.sampler.epoch(epoch))
 
+    @property
+    def audio_seconds(self) -> float:
+        """Of the whole run."""
+        return self.sampler.epoch_seconds * self.epochs(self.steps)
+
     def describe(self) -> str:
         """One line: clips, hours, steps."""
-        hours = float(self.durations.sum()) / 3600
+        hours = self.sampler.epoch_seconds / 3600
         epochs = self.epochs(self.steps)
         return (
-            f"{len(self.durations):,} clips, {hours:.2f} h; {self.steps:,} steps of about "
-            f"{hours * 3600 / len(self.sampler) * self.accumulation:.0f} s: {epochs:.1f} epochs, {hours * epochs:.2f} h of audio"
+            f"{len(self.durations):,} clips, {float(self.durations.sum()) / 3600:.2f} h; {self.steps:,} steps of about "
+            f"{hours * 3600 / len(self.sampler) * self.accumulation:.0f} s: {epochs:.1f} epochs, {self.audio_seconds / 3600:.2f} h of audio"
         )
+
+    def describe_parts(self) -> list[tuple[str, ...]]:
+        """Of each part of a mixture: name, clips, hours; clips, hours, and share of the clips in an epoch."""
+        if not isinstance(self.sampler, MixtureSampler):
+            return []
+        own_hours = [float(own.corpus.durations[own.indices].sum()) / 3600 for own in self.clips]
+        epoch_hours = [seconds / 3600 for seconds in self.sampler.part_seconds]
+        shares = normalized(self.sampler.counts)
+        columns = (self.parts, self.sampler.sizes, own_hours, self.sampler.counts, epoch_hours, shares)
+        return [
+            (part.name, f"{size:,}", f"{own:.2f}", f"{count:,}", f"{hours:.2f}", f"{share:.1%}")
+            for part, size, own, count, hours, share in zip(*columns, strict=True)
+        ]
 
 
 class StreamFeed:
-    """Clips as they come from a stream, whose length is not known."""
+    """Clips as they come from a stream, or from a mixture's, whose length is not known."""
 
     def __init__(self, settings: Settings, max_samples: int | None) -> None:
         self.data, self.training = settings.data, settings.training
@@ -109,7 +148,8 @@ class StreamFeed:
                 "With data.streaming=true the length of an epoch is not known; set training.max_steps and no num_epochs."
             )
         self.steps, self.accumulation = self.training.max_steps, self.training.gradient_accumulation_steps
-        self.limits = Limits(max_samples, self.data.min_seconds, self.data.max_seconds)
+        self.limits = Limits.of(self.data, max_samples)
+        self.parts, self.used = parts_of(self.data), Counter[str]()
         self.skipped = Skipped()
 
     @property
@@ -133,14 +173,30 @@ class StreamFeed:
         dataset, workers = self._dataset(start), worker_options(self.training.num_workers)
         return DataLoader(dataset, batch_size=None, collate_fn=collator, **workers)
 
+    def fill(self, model: ASRModel) -> None:
+        """What is to be done before the first step: nothing."""
+
     def epochs(self, step: int) -> float:
         """How much of the run is done: a stream's epochs cannot be counted."""
         return step / self.steps
 
+    @property
+    def audio_seconds(self) -> float:
+        """Of the whole run, at most."""
+        return self.steps * self.accumulation * self.training.batch_seconds
+
     def describe(self) -> str:
         """One line: what is streamed, and how much of it."""
-        hours = self.steps * self.accumulation * self.training.batch_seconds / 3600
-        return f"{self.data.path}, streamed; {self.steps:,} steps: at most {hours:.2f} h of audio"
+        hours = self.audio_seconds / 3600
+        name = self.data.path if self.data.mixture is None else f"{len(self.parts)} datasets"
+        return f"{name}, streamed; {self.steps:,} steps: at most {hours:.2f} h of audio"
+
+    def describe_parts(self) -> list[tuple[str, ...]]:
+        """Of each part of a mixture: name, and share of the clips; how many it has is not known."""
+        if self.data.mixture is None:
+            return []
+        shares = zip(self.parts, stream_shares(self.parts), strict=True)
+        return [(part.name, "", "", "", "", f"{share:.1%}") for part, share in shares]
 
 
 Feed = ClipFeed | StreamFeed

@@ -21,11 +21,12 @@ class RememberingProcessor(ASRProcessor):
 
     def __init__(self, processor: ASRProcessor, max_bytes: int) -> None:
         super().__init__(processor.config, processor.tokenizer, processor.feature_extractor)
-        self.room = max_bytes
+        self.room = self.max_bytes = max_bytes
         self._kept: dict[bytes, dict[str, torch.Tensor]] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}}
+    def __reduce__(self) -> tuple[Any, ...]:
+        plain = ASRProcessor(self.config, self.tokenizer, self.feature_extractor)
+        return type(self), (plain, self.max_bytes)  # each worker of a loader fills its own
 
     def features(self, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """As the processor's own: each clip's features and mask, padded together with zeros."""

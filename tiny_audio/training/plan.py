@@ -1,22 +1,25 @@
-"""What a run would do, without doing it: settings, parameters, clips, steps; nothing is trained or written."""
+"""What a run would do and cost, without doing it: settings, parameters, clips, steps, FLOPs; nothing is trained or written."""
 
 from omegaconf import OmegaConf
 
-from tiny_audio.console import out, say
-from tiny_audio.data import open_corpus
+from tiny_audio.console import out, say, table
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.encoders import adapter_for, quiet_transformers
 from tiny_audio.model.modeling import ASRModel
+from tiny_audio.model.processor import ASRProcessor
 
-from .build import outline, part_sizes
+from .build import checkpoint_path, outline, part_sizes
 from .cached_feed import check_frozen
-from .feed import ClipFeed, StreamFeed
-from .run import check_machine, show_parts, training_corpus
+from .cost import plan, price_rows
+from .feed import ClipFeed, Feed, StreamFeed
+from .gpus import gpu_table, own_file
+from .run import PART_COLUMNS, check_machine, show_parts, training_corpora
 from .schema import Settings
+from .validation import evaluation_corpora
 
 
 def show_plan(settings: Settings) -> None:
-    """Prints the resolved settings, the parameters of each part, and the steps and hours of audio.
+    """Prints the resolved settings, the parameters of each part, the steps and hours of audio, and what they cost on GPUs.
 
     What needs the network and cannot be read is said, and the rest shown.
 
@@ -28,7 +31,9 @@ def show_plan(settings: Settings) -> None:
     model = _outlined(settings)
     if model is not None and settings.training.cache_features:
         check_frozen(model)
-    _show_data(settings, model)
+    feed = _show_data(settings, model)
+    if model is not None and feed is not None:
+        _show_cost(settings, model, feed)
     say("Dry run: nothing was trained or written.")
 
 
@@ -45,21 +50,52 @@ def _outlined(settings: Settings) -> ASRModel | None:
     return model
 
 
-def _show_data(settings: Settings, model: ASRModel | None) -> None:
+def _show_data(settings: Settings, model: ASRModel | None) -> Feed | None:
     window = adapter_for(model.config.audio_config).max_samples if model is not None else None
     try:
         if settings.data.streaming:
-            out(f"Training: {StreamFeed(settings, window).describe()}.")
-            return
-        feed = ClipFeed(training_corpus(settings), settings, window)
-        validation = open_corpus(settings.data, settings.data.eval_split, max_samples=settings.data.max_eval_samples)
+            stream = StreamFeed(settings, window)
+            _show_feed(stream)
+            return stream
+        feed = ClipFeed(training_corpora(settings), settings, window)
+        clips = sum(len(corpus) for _, corpus in evaluation_corpora(settings.data))
     except (TinyAudioError, OSError) as error:
         _only_for_want_of_network(error)
         out(f"Training: the data could not be read ({_one_line(error)}).")
-        return
-    out(f"Training: {feed.describe()}.")
+        return None
+    _show_feed(feed)
     out(f"Skipped: {feed.skipped.summary()}.")
-    out(f"Validation: {len(validation):,} clips.")
+    out(f"Validation: {clips:,} clips.")
+    return feed
+
+
+def _show_feed(feed: Feed) -> None:
+    if rows := feed.describe_parts():
+        table(PART_COLUMNS, rows, right=PART_COLUMNS[1:])
+    out(f"Training: {feed.describe()}.")
+
+
+def _show_cost(settings: Settings, model: ASRModel, feed: Feed) -> None:
+    planned = plan(model, feed, _processor(settings, model), settings.training.distillation_weight > 0)
+    known = gpu_table()
+    out(f"Work: {planned.describe()}.\n")
+    columns = ("GPU", "TFLOP/s", "time", "USD/h", "USD")
+    table(columns, price_rows(planned.total, known), right=columns[1:])
+    out(f"\nAt {known.utilisation:.0%} of the dense bf16 peak: {known.utilisation_from}. Training steps only.")
+    out(f"Prices of {known.date}, {known.prices}: {own_file()}.")
+
+
+def _processor(settings: Settings, model: ASRModel) -> ASRProcessor | None:
+    """The model's own, where it is on this machine: for its tokenizer alone nothing is fetched."""
+    source, config = settings.model.pretrained, model.config
+    try:
+        with quiet_transformers():
+            if source is not None:
+                return ASRProcessor.from_pretrained(checkpoint_path(source), config, local_files_only=True)
+            parts = (config.audio_model_id or "", ""), (config.text_model_id or "", "")
+            return ASRProcessor.from_parts(config, *parts, local_files_only=True)
+    except OSError:
+        return None
 
 
 def _only_for_want_of_network(error: Exception) -> None:

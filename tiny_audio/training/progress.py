@@ -15,6 +15,8 @@ from tiny_audio.console import progress, rich_console, say
 
 from .trainer import per_cent
 
+PROFILE_SECONDS = 60.0  # at least, between two lines on where the time goes
+
 
 class Bar(Protocol):
     """What counts steps and shows a note."""
@@ -63,6 +65,7 @@ class ShowProgress(TrainerCallback):
         self.bar, self.steps = bar, steps
         self.note, self.wer = "", ""
         self.began, self.first_step = time.monotonic(), 0
+        self.profiled = self.began
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.began, self.first_step = time.monotonic(), state.global_step
@@ -80,12 +83,25 @@ class ShowProgress(TrainerCallback):
                 f"loss {logs['loss']:.3f} · lr {logs['learning_rate']:.1e} · {gradient}"
                 f"{logs['audio_seconds_per_s']:.0f} audio-s/s"
             )
+            self._profile(state.global_step, logs)
+
+    def _profile(self, step: int, logs: dict[str, float]) -> None:
+        """A line a minute on where the time goes."""
+        if time.monotonic() - self.profiled < PROFILE_SECONDS:
+            return
+        self.profiled = time.monotonic()
+        names = ("data_wait", "encoder", "language_model", "padding")
+        shares = ", ".join(f"{name.replace('_', ' ')} {per_cent(logs[f'{name}_ratio'])}" for name in names)
+        speed = f"MFU {per_cent(logs['mfu'])}" if "mfu" in logs else f"{logs['gflop_per_s']:.0f} GFLOP/s"
+        say(f"Step {step}: {shares}, {speed}")
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         self.wer = f"WER {per_cent(metrics['eval_wer'])}"
+        prefix = "eval_wer_"
+        parts = ", ".join(f"{key[len(prefix) :]} {per_cent(metrics[key])}" for key in metrics if key.startswith(prefix))
         say(
             f"Step {state.global_step}: validation loss {metrics['eval_loss']:.3f}, {self.wer} "
-            f"on {metrics['eval_clips']} clips"
+            f"on {metrics['eval_clips']} clips{f' ({parts})' if parts else ''}"
         )
 
     def _time_left(self, step: int) -> str:

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, set_seed
 from yaml import YAMLError
 
 from tiny_audio.console import say, table, warn
-from tiny_audio.data import Corpus, Skipped, open_corpus
+from tiny_audio.data import Corpus, Skipped, open_corpus, parts_of
 from tiny_audio.data.augmentation import Recordings
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model.encoders import quiet_transformers
@@ -28,9 +28,11 @@ from .build import PartSize, build_model, part_sizes
 from .cached_feed import CachedFeed, check_frozen
 from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
 from .config import compose, overridden
+from .cost import Spent, plan, spent
 from .ctc import leaves_head_behind
 from .feed import ClipFeed, Feed, StreamFeed
 from .initialization import match_embedding_scale
+from .interruption import StopOnTerminate
 from .progress import ShowProgress, training_bar
 from .schema import SECTIONS, Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
@@ -43,6 +45,7 @@ FIXED_TRAINING = (
     "batch_seconds", "batch_size", "gradient_accumulation_steps", "seed",
     "augment.speed_probability", "augment.speed_factors", "augment.silence_share",
 )  # fmt: skip
+PART_COLUMNS = ("part", "clips", "hours", "clips an epoch", "hours an epoch", "share")
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,10 @@ class TrainResult:
     loss: float
     wer: float
     best_wer: float
+    spent: Spent
     skipped: Skipped
     next_commands: tuple[str, ...]
+    used: dict[str, int]  # clips of each part of a mixture
 
     def summary(self) -> str:
         """The result and the next commands to type, for people."""
@@ -66,12 +71,20 @@ class TrainResult:
         lines = (
             f"Trained {self.steps} steps ({self.epochs:.1f} epochs) in {minutes} min {seconds} s.",
             f"Loss {self.loss:.3f}, validation WER {per_cent(self.wer)}, best {per_cent(self.best_wer)}.",
+            self.spent.describe(),
+            *([f"Clips used: {shares_of(self.used)}."] if self.used else []),
             f"Data: {self.skipped.summary()}.",
             f"Best model: {self.model}",
             "Next:",
             *(f"  {command}" for command in self.next_commands),
         )
         return "\n".join(lines)
+
+
+def shares_of(used: dict[str, int]) -> str:
+    """Counts by name, with their shares."""
+    total = sum(used.values())
+    return ", ".join(f"{name} {count:,} ({count / total:.1%})" for name, count in used.items())
 
 
 def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
@@ -82,31 +95,27 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
         resume: "auto", a run's folder or a checkpoint: go on from there.
 
     Raises:
-        TinyAudioError: data, checkpoint or settings are not usable, the loss is no number, or a checkpoint cannot be
-            written. ValueError, OSError: a part of the model cannot be loaded.
+        TinyAudioError: data, checkpoint or settings are not usable, the loss is no number, a checkpoint cannot be
+            written, or SIGTERM came: then a checkpoint was written first. ValueError, OSError: a part of the model cannot be loaded.
     """
     check_machine(settings)
     folder, checkpoint = run_folder(settings, resume)
-    corpus = None if settings.data.streaming else training_corpus(settings)
+    corpora = None if settings.data.streaming else training_corpora(settings)
     set_seed(settings.training.seed)
     model = build_model(settings.model)
     processor: ASRProcessor = model.processor  # type: ignore[assignment]
-    window = processor.max_samples
-    if settings.training.cache_features:
-        check_frozen(model)
-    kind = CachedFeed if settings.training.cache_features else ClipFeed
-    feed: Feed = StreamFeed(settings, window) if corpus is None else kind(corpus, settings, window)
+    feed = make_feed(settings, corpora, model)
     check_unfinished(checkpoint, feed.steps)
     validation = Validation(settings.data, processor, settings.training.batch_seconds)
     if settings.model.pretrained is None and checkpoint is None:
         match_embedding_scale(model, validation.speech)
     announce(model, feed, validation, folder)
+    planned = plan(model, feed, processor, settings.training.distillation_weight > 0)
     begin(settings, folder, feed)
-    if isinstance(feed, CachedFeed):
-        feed.fill(model)
+    feed.fill(model)
     started = time.monotonic()
-    with training_bar(feed.steps) as bar, quiet_transformers():
-        callbacks = [ShowProgress(bar, feed.steps), *trackers(settings, folder, checkpoint)]
+    with training_bar(feed.steps) as bar, quiet_transformers(), StopOnTerminate() as stop:
+        callbacks = [stop, ShowProgress(bar, feed.steps), *trackers(settings, folder, checkpoint)]
         trainer = SpeechTrainer(model, settings, feed, validation, folder, callbacks)
         try:
             trainer.fit(checkpoint)
@@ -115,7 +124,11 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
             raise
         finally:
             feed.skipped.write(folder / SKIPPED_FILE)
-    return result(trainer, settings, time.monotonic() - started)
+    if stop.asked and trainer.state.global_step < feed.steps:
+        raise TinyAudioError(f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}")
+    share = 1 - trainer.start_step / feed.steps
+    cost = spent(share * planned.steps, trainer.meter.all_flops, trainer.meter.all_seconds, trainer.gpus)
+    return result(trainer, settings, time.monotonic() - started, cost)
 
 
 def _how_to_go_on(folder: Path) -> str:
@@ -125,10 +138,28 @@ def _how_to_go_on(folder: Path) -> str:
     return f"{kept.name} is whole; go on with: ta train --resume {quote(str(folder))}"
 
 
-def training_corpus(settings: Settings) -> Corpus:
-    """The clips to train on, sampled if the settings say so."""
-    data = settings.data
-    return open_corpus(data, data.train_split, max_samples=data.max_train_samples)
+def training_corpora(settings: Settings) -> list[Corpus]:
+    """The clips to train on, of each part of a mixture, sampled if the settings say so."""
+    parts = parts_of(settings.data)
+    return [open_corpus(part, part.train_split, max_samples=part.max_train_samples) for part in parts]
+
+
+def make_feed(settings: Settings, corpora: Sequence[Corpus] | None, model: ASRModel) -> Feed:
+    """What the model is trained on; its `fill` comes before the first step.
+
+    Args:
+        corpora: of `training_corpora`; None for a stream.
+
+    Raises:
+        TinyAudioError: no clip can be trained on, or the encoder's frames are to be kept and it is trained.
+    """
+    window = model.processor.max_samples
+    if corpora is None:
+        return StreamFeed(settings, window)
+    if not settings.training.cache_features:
+        return ClipFeed(corpora, settings, window)
+    check_frozen(model)
+    return CachedFeed(corpora, settings, window)
 
 
 def check_machine(settings: Settings) -> None:
@@ -226,11 +257,12 @@ def announce(model: ASRModel, feed: Feed, validation: Validation, folder: Path) 
     show_parts(part_sizes(model))
     if leaves_head_behind(model):
         warn("The encoder is trained and the CTC head is not, so word times drift; model.ctc_head=true trains it too.")
+    if rows := feed.describe_parts():
+        table(PART_COLUMNS, rows, right=PART_COLUMNS[1:])
     say(f"Training: {feed.describe()}.")
     if len(feed.skipped):
         say(f"Training: {feed.skipped.summary()}; listed in {folder / SKIPPED_FILE}.")
-    skipped = f"; {validation.skipped.summary()}" if len(validation.skipped) else ""
-    say(f"Validation: {len(validation.rows):,} clips{skipped}.")
+    say(f"Validation: {validation.describe()}.")
     say(f"Run folder: {folder}")
 
 
@@ -264,7 +296,7 @@ def trackers(settings: Settings, folder: Path, checkpoint: Path | None) -> list[
     return []
 
 
-def result(trainer: SpeechTrainer, settings: Settings, seconds: float) -> TrainResult:
+def result(trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spent) -> TrainResult:
     """Collects what the trainer logged last."""
     history = trainer.state.log_history
 
@@ -273,7 +305,7 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float) -> TrainR
 
     steps, model = trainer.state.global_step, trainer.folder / BEST
     best = quote(str(model))
-    commands = [f"ta eval -m {best} -d {quote(settings.data.path)}", f"ta transcribe -m {best} CLIP"]
+    commands = [f"ta eval -m {best} -d {quote(trainer.feed.parts[0].path)}", f"ta transcribe -m {best} CLIP"]
     if settings.training.report_to == "tensorboard":
         commands.append(f"tensorboard --logdir {quote(str(trainer.folder))}")
     return TrainResult(
@@ -285,6 +317,8 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float) -> TrainR
         loss=last("loss"),
         wer=last("eval_wer"),
         best_wer=trainer.state.best_metric if trainer.state.best_metric is not None else float("nan"),
+        spent=cost,
         skipped=trainer.feed.skipped,
         next_commands=tuple(commands),
+        used={part.name: trainer.feed.used[part.name] for part in trainer.feed.parts if part.name},
     )

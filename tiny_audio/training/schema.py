@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tiny_audio.data.augmentation import AugmentSettings
 from tiny_audio.data.config import ALIASES as DATA_ALIASES
-from tiny_audio.data.config import DataConfig
+from tiny_audio.data.config import DataConfig, Part, named
 from tiny_audio.errors import TinyAudioError
 
 DTYPES = ("fp32", "bf16", "fp16")
@@ -299,9 +299,19 @@ def canonical(section: str, key: str) -> str:
 def _section(name: str, values: Any, schema: type) -> Any:
     if not isinstance(values, Mapping):
         raise TinyAudioError(f"{name} is {values!r}; expected a group of options, {name}.OPTION=VALUE.")
-    _check_keys(f"{name}.", values, schema)
+    if values.get("mixture") is not None:
+        parts = named(values["mixture"])
+        values = {
+            **values,
+            "mixture": {key: _typed_values(f"{name}.mixture.{key}.", parts[key], Part) for key in parts},
+        }
+    return schema(**_typed_values(f"{name}.", values, schema))
+
+
+def _typed_values(prefix: str, values: Mapping[str, Any], schema: type) -> dict[str, Any]:
+    _check_keys(prefix, values, schema)
     types = {item.name: item.type for item in fields(schema)}
-    return schema(**{key: _typed(f"{name}.{key}", key, value, types[key]) for key, value in values.items()})
+    return {key: _typed(prefix + key, key, value, types[key]) for key, value in values.items()}
 
 
 def _typed(name: str, key: str, value: Any, kind: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -25,11 +24,14 @@ from .checkpoints import LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of,
 from .ctc import audio_inputs, ctc_loss, frame_lengths, trains_head_alone
 from .distillation import distillation_loss, teacher_logits
 from .feed import Feed
+from .gpus import gpu_table
 from .loss import piecewise_loss
+from .meter import Meter
 from .schema import Settings, TrainingSettings
 from .validation import Validation
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+USED_FILE = "used.json"  # in a checkpoint: clips of each part of a mixture so far
 NEVER = 10**12  # steps between two events that only the end of the run brings
 
 
@@ -58,7 +60,9 @@ class SpeechTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         self.feed, self.validation, self.folder = feed, validation, folder
-        self.meter = Meter()
+        self.gpus = gpu_table()
+        here = self.gpus.here()
+        self.meter = Meter(model, settings.training.distillation_weight > 0, here and here[1].tflops * 1e12)
         self._parts: dict[str, list[torch.Tensor]] = {}  # of the loss, a batch each, since the last entry of the log
         self.head_alone = trains_head_alone(model)
         self.start_step = 0
@@ -85,11 +89,14 @@ class SpeechTrainer(Trainer):
         if checkpoint is not None:
             self.start_step = step_of(checkpoint)
             truncate_log(self.folder / LOG_FILE, self.start_step)
+            if (checkpoint / USED_FILE).is_file():
+                self.feed.used.update(json.loads((checkpoint / USED_FILE).read_text()))
             if moved := set_aside_later(self.folder, self.start_step):
                 warn(f"Later checkpoints of {self.folder} are kept as {', '.join(path.name for path in moved)}.")
         else:
             (self.folder / LOG_FILE).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
-        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with self.meter.parts.attached():
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     # ---- data and loss
 
@@ -102,9 +109,11 @@ class SpeechTrainer(Trainer):
         """The batches of one step, and the number of label tokens in all of them."""
         self.meter.start()
         batches = list(islice(epoch_iterator, num_batches))
+        self.meter.arrived()
         for batch in batches:
             self.feed.skipped.update(batch.pop("skipped"))
-            self.meter.count(batch.pop("audio_seconds"), batch["audio_attention_mask"])
+            self.feed.used.update(batch.pop("parts", ()))
+            self.meter.count(batch.pop("audio_seconds"), batch)
         labels = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in batches)
         return batches, torch.tensor(labels, device=device)
 
@@ -227,6 +236,7 @@ class SpeechTrainer(Trainer):
         with self.accelerator.autocast():
             measured = self.validation.measure(self.model)
         metrics = {"eval_loss": measured.loss, "eval_wer": measured.wer, "eval_clips": measured.clips}
+        metrics |= {f"eval_wer_{name}": wer for name, wer in measured.part_wers.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -252,6 +262,8 @@ class SpeechTrainer(Trainer):
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / STATE_FILE))
+        if self.feed.used:
+            (folder / USED_FILE).write_text(json.dumps(self.feed.used))
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """Of a resumed run, the intervals are those of the settings, not those it began with."""
@@ -273,44 +285,6 @@ class SpeechTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_trained_tensors(model or self.model, str(resume_from_checkpoint))
-
-
-class Meter:
-    """Counts audio and padding of the steps since it was last read, and the seconds they took, validation left out."""
-
-    def __init__(self) -> None:
-        self._started: float | None = None
-        self._reset()
-
-    def _reset(self) -> None:
-        self.seconds = self.audio_seconds = 0.0
-        self.frames = self.own_frames = 0
-
-    def start(self) -> None:
-        """A step begins, its wait for data included."""
-        self._started = time.perf_counter()
-
-    def stop(self) -> None:
-        """A step ends."""
-        if self._started is not None:
-            self.seconds += time.perf_counter() - self._started
-            self._started = None
-
-    def count(self, audio_seconds: torch.Tensor, mask: torch.Tensor) -> None:
-        """Adds a batch: seconds (batch,) and its mask (batch, frames)."""
-        self.audio_seconds += float(audio_seconds.sum())
-        self.frames += mask.numel()
-        self.own_frames += int(mask.sum())
-
-    def take(self) -> dict[str, float]:
-        """Audio seconds, audio seconds per second, and padded frames / all frames; starts anew."""
-        values = {
-            "audio_seconds": round(self.audio_seconds, 2),
-            "audio_seconds_per_s": round(self.audio_seconds / max(self.seconds, 1e-9), 1),
-            "padding_ratio": round(1 - self.own_frames / max(self.frames, 1), 4),
-        }
-        self._reset()
-        return values
 
 
 def training_arguments(settings: TrainingSettings, folder: Path, steps: int) -> TrainingArguments:

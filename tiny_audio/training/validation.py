@@ -1,27 +1,32 @@
 """Loss and word error rate on a fixed sample of the validation split, by greedy decoding."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from tiny_audio.console import warn
 from tiny_audio.data import (
+    Corpus,
     DataConfig,
     Example,
+    Part,
     Row,
     SecondsBatchSampler,
     Skipped,
     SpeechCollator,
+    evaluated,
     load_row,
     open_corpus,
-    stream_corpus,
+    parts_of,
     usable_rows,
 )
-from tiny_audio.data.collator import load_or_drop
-from tiny_audio.data.corpus import row_duration
-from tiny_audio.data.filtering import UNREADABLE, unusable_length
+from tiny_audio.data.collator import Dropped, load_or_drop
+from tiny_audio.data.filtering import Limits, default_clean
+from tiny_audio.data.mixture import even_quotas
+from tiny_audio.data.sources import NoSuchSplit
+from tiny_audio.data.stream_batches import UsableRows
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.scoring import score
 from tiny_audio.model.modeling import ASRModel
@@ -42,10 +47,11 @@ class Measured:
     loss: float
     wer: float
     clips: int
+    part_wers: dict[str, float]  # of each part of a mixture
 
 
 class Validation:
-    """A sample of the validation split whose clips are chosen once.
+    """A sample of the validation split, of each part of a mixture that has one, whose clips are chosen once.
 
     Raises:
         TinyAudioError: no clip of the split can be used.
@@ -53,14 +59,28 @@ class Validation:
 
     def __init__(self, data: DataConfig, processor: ASRProcessor, batch_seconds: float) -> None:
         self.processor, self.collator = processor, SpeechCollator(processor)
-        self.limits = (processor.max_samples, data.min_seconds, data.max_seconds)
-        rows, durations, self.skipped = _streamed(data, self.limits) if data.streaming else _opened(data, self.limits)
-        if not len(rows):
-            raise TinyAudioError(
-                f"Nothing to validate on in the split `{data.eval_split}` of {data.path}: {self.skipped.summary()}."
-            )
-        self.rows = rows
+        parts = parts_of(data)
+        self.limits = {part.name: Limits.of(part, processor.max_samples) for part in parts}
+        self.skipped, self.counts = Skipped(), dict[str, int]()
+        self.places: list[
+            tuple[Sequence[Row], int]
+        ] = []  # each clip's part, which reads it when asked, and place in it
+        durations: list[float] = []
+        for part, rows, seconds, skipped in (_streamed if data.streaming else _opened)(data, self.limits):
+            self.skipped.merge(skipped)
+            self.counts[part.name] = len(rows)
+            self.places += [(rows, index) for index in range(len(rows))]
+            durations += seconds
+        if not self.places:
+            splits = ", ".join(f"`{part.eval_split}` of {part.path}" for part in parts)
+            raise TinyAudioError(f"Nothing to validate on in the split {splits}: {self.skipped.summary()}.")
         self.order = SecondsBatchSampler(durations, BATCH_FACTOR * batch_seconds, data.seed).epoch(0)
+
+    def describe(self) -> str:
+        """One line: clips, of each part too, and what is skipped."""
+        parts = ", ".join(f"{name} {number:,}" for name, number in self.counts.items() if name)
+        skipped = f"; {self.skipped.summary()}" if len(self.skipped) else ""
+        return f"{len(self.places):,} clips{f' ({parts})' if parts else ''}{skipped}"
 
     def measure(self, model: ASRModel) -> Measured:
         """Runs the model, in inference mode, over the sample."""
@@ -69,25 +89,27 @@ class Validation:
         loss, tokens = 0.0, 0
         references: list[str] = []
         hypotheses: list[str] = []
+        parts: list[str] = []
         with torch.no_grad():
             for batch in self._batches():
+                parts += batch.pop("parts", ())
                 inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
                 total, texts = measure(model, inputs)
                 loss, tokens = loss + total, tokens + int((inputs["labels"] != IGNORED_LABEL).sum())
                 references += self._texts(inputs["labels"])
                 hypotheses += texts
-        scores = score(references, hypotheses, get_normalizer(NORMALIZER))
-        return Measured(loss / tokens, scores.wer, len(references))
+        wer = score(references, hypotheses, get_normalizer(NORMALIZER)).wer
+        return Measured(loss / tokens, wer, len(references), _wers_by_part(parts, references, hypotheses))
 
     def speech(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Features and mask of one batch."""
         batch = next(self._batches())
         return batch[self.processor.adapter.input_name], batch["audio_attention_mask"]
 
-    def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
+    def _batches(self) -> Iterator[dict[str, Any]]:
         for indices in self.order:
-            rows = [self.rows[index] for index in indices]
-            clips = [load_or_drop(lambda row=row: load_row(row), row.id, *self.limits) for row in rows]  # type: ignore[misc]
+            rows = [part[place] for part, place in (self.places[index] for index in indices)]
+            clips = [load_or_drop(lambda row=row: load_row(row), row.id, self.limits[row.part]) for row in rows]  # type: ignore[misc]
             if any(isinstance(clip, Example) for clip in clips):
                 batch = self.collator(clips)
                 self.skipped.update(batch.pop("skipped"))
@@ -117,25 +139,56 @@ class Validation:
         return self.processor.batch_decode(tokens)
 
 
-Limits = tuple[int | None, float, float | None]
+Sample = tuple[Part, Sequence[Row], list[float], Skipped]  # usable rows of a part, their seconds, what was left out
 
 
-def _opened(data: DataConfig, limits: Limits) -> tuple[Sequence[Row], np.ndarray, Skipped]:
-    corpus = open_corpus(data, data.eval_split, max_samples=data.max_eval_samples)
-    window, shortest, longest = limits
-    usable, skipped = usable_rows(corpus, max_samples_window=window, min_seconds=shortest, max_seconds=longest)
-    chosen = corpus.select(usable)
-    return chosen.rows, corpus.durations[usable], skipped
+def evaluation_corpora(data: DataConfig) -> list[tuple[Part, Corpus]]:
+    """The validation clips of each part that has such a split, sampled if the settings say so."""
+    opened = [(part, corpus) for part in parts_of(data) if (corpus := _evaluation_corpus(part)) is not None]
+    quotas = even_quotas(data.max_eval_samples, [len(corpus) for _, corpus in opened])
+    return [(part, corpus.sample(quota, data.seed)) for (part, corpus), quota in zip(opened, quotas, strict=True)]
 
 
-def _streamed(data: DataConfig, limits: Limits) -> tuple[Sequence[Row], np.ndarray, Skipped]:
-    rows = list(stream_corpus(data, data.eval_split, max_samples=data.max_eval_samples or STREAMED_SAMPLE))
-    seconds = [row_duration(row) for row in rows]
-    skipped, usable = Skipped(total=len(rows)), []
-    for index, (row, length) in enumerate(zip(rows, seconds, strict=True)):
-        reason = UNREADABLE if length is None else unusable_length(length, *limits)
-        if reason is None:
-            usable.append(index)
-        else:
-            skipped.add(row.id, reason, duration=length)
-    return [rows[index] for index in usable], np.array([seconds[index] for index in usable]), skipped
+def _evaluation_corpus(part: Part) -> Corpus | None:
+    try:
+        return open_corpus(evaluated(part), part.eval_split)
+    except NoSuchSplit as error:
+        _only_in_mixture(part, error)
+        return None
+
+
+def _only_in_mixture(part: Part, error: NoSuchSplit) -> None:
+    if not part.name:
+        raise error
+    warn(f"Nothing of {part.name} is measured during training: {error}")
+
+
+def _opened(data: DataConfig, limits: dict[str, Limits]) -> Iterator[Sample]:
+    for part, corpus in evaluation_corpora(data):
+        usable, skipped = usable_rows(corpus, **asdict(limits[part.name]))
+        yield part, corpus.select(usable).rows, corpus.durations[usable].tolist(), skipped
+
+
+def _streamed(data: DataConfig, limits: dict[str, Limits]) -> Iterator[Sample]:
+    parts = parts_of(data)
+    quota = max(1, (data.max_eval_samples or STREAMED_SAMPLE) // len(parts))
+    for part in parts:
+        source = UsableRows(evaluated(part), part.eval_split, quota, limits[part.name], default_clean())
+        try:
+            checked = list(source.epoch(None))
+        except NoSuchSplit as error:
+            _only_in_mixture(part, error)
+            continue
+        skipped = Skipped(total=len(checked))
+        skipped.update(asdict(row) for row in checked if isinstance(row, Dropped))
+        rows = [row for row in checked if isinstance(row, Row)]
+        yield part, rows, [row.duration or 0.0 for row in rows], skipped
+
+
+def _wers_by_part(parts: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, float]:
+    normalizer = get_normalizer(NORMALIZER)
+    wers = {}
+    for name in sorted(set(parts)):
+        own = [index for index, part in enumerate(parts) if part == name]
+        wers[name] = score([references[i] for i in own], [hypotheses[i] for i in own], normalizer).wer
+    return wers

@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import dataclass
+from functools import cache
 
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.providers.base import Provider
@@ -38,11 +39,17 @@ def choose_provider(settings: EvalSettings) -> str:
         TinyAudioError: unknown provider, or no readable config.json.
     """
     if settings.provider is None:
-        return "local" if ModelSource.of(settings.model or "nano").model_type() == "asr_model" else "huggingface"
+        return "local" if _model_type(ModelSource.of(settings.model or "nano")) == "asr_model" else "huggingface"
     name = ALIASES.get(settings.provider, settings.provider)
     if name not in PROVIDERS:
         raise TinyAudioError(f"Unknown provider {name!r}: expected one of {', '.join(PROVIDERS)}.")
     return name
+
+
+@cache
+def _model_type(source: ModelSource) -> str | None:
+    """Asked for often; on the Hub each time would be a request."""
+    return source.model_type()
 
 
 def model_of(settings: EvalSettings) -> str:

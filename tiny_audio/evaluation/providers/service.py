@@ -27,7 +27,7 @@ from tiny_audio.evaluation.settings import EvalSettings
 
 BACKOFF_SECONDS = 1.0  # before the second try; twice as long before each further one
 LONGEST_WAIT_SECONDS = 60.0  # between two tries, whatever the server asks for
-LONGEST_MESSAGE = 200  # characters of what a server says
+LONGEST_MESSAGE = 300  # characters of what a server says
 MAY_PASS = (408, 425, 429)  # and every 5xx
 ENDS_THE_RUN = (401, 402, 403, 404, 405)  # and every redirection, which would take the key elsewhere
 MESSAGE_KEYS = ("error", "detail", "message", "err_msg")  # where the vendors say what went wrong
@@ -169,7 +169,7 @@ class Service:
             raise TryAgain(f"a broken answer ({type(error).__name__}: {error})") from error
 
     def _refuse(self, response: httpx2.Response, body: bytes) -> None:
-        status, said = response.status_code, _message(body) or response.reason_phrase
+        status, said = response.status_code, self._without_key(_message(body) or response.reason_phrase)
         if status in MAY_PASS or status >= 500:
             raise TryAgain(f"HTTP {status}: {said}", _retry_after(response))
         if status in ENDS_THE_RUN or status < 400 or (status in (400, 422) and self._is_about_the_model(said)):
@@ -195,9 +195,9 @@ class Service:
         return key
 
     def _without_key(self, text: object) -> str:
-        """One line without the key, which some servers repeat."""
-        line = " ".join(str(text).split())
-        return line.replace(self._key, "***") if self._key else line
+        """One line without the key, which some servers repeat; cut only then, since half a key would not be found."""
+        line = console.printable(str(text))
+        return (line.replace(self._key, "***") if self._key else line)[:LONGEST_MESSAGE]
 
     def _warn_once(self, text: str) -> None:
         if not self._warned:
@@ -271,11 +271,10 @@ def _retry_after(response: httpx2.Response) -> float:
 
 
 def _message(body: bytes) -> str:
-    """What a server says went wrong, in one line, wherever in its JSON it says it."""
+    """What a server says went wrong, wherever in its JSON it says it."""
     value: Any = body.decode("utf-8", "replace")
     with suppress(ValueError):
         value = json.loads(value)
     while isinstance(value, dict):
         value = next((value[key] for key in MESSAGE_KEYS if value.get(key)), str(value))
-    printable = "".join(c if c.isprintable() else " " for c in str(value))
-    return " ".join(printable.split())[:LONGEST_MESSAGE]
+    return str(value)
