@@ -1,6 +1,7 @@
 """Clips whose frames come from the feature cache: the encoder runs over each once, before the first step."""
 
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,7 @@ from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 
 from . import feature_cache
+from .cost import duration
 from .ctc import trained
 from .feature_cache import DTYPES, FeatureCache, cache_folder
 from .feed import ClipFeed, worker_options
@@ -102,7 +104,9 @@ class CachedFeed(ClipFeed):
             missing = self._missing(joined, cache)
             self._announce(model, cache, missing)
             if len(missing):
+                started = time.monotonic()
                 self._encode(model, cache, joined, missing)
+                say(f"Feature cache: filled in {duration(time.monotonic() - started)}.")
         self.use([CachedClips(clips, own, cache) for clips, own in zip(self.clips, keys, strict=True)])
 
     def _missing(self, keys: list[str | None], cache: FeatureCache) -> np.ndarray:

@@ -65,8 +65,9 @@ class Meter:
         """Of all steps; counted when it is asked for, not at each step."""
         if self._uncounted:
             parts = zip(*((one.features, one.tokens, one.labels) for one in self._uncounted), strict=True)
+            features, tokens, labels = map(torch.cat, parts)
             encoded = self._uncounted[0].encoded  # as in all batches of a run
-            self._flops += sum(self.needs(Lengths(*map(torch.cat, parts), encoded)).values())
+            self._flops += sum(self.needs(Lengths(features, tokens, labels, encoded)).values())
             self._uncounted.clear()
         return self._flops
 

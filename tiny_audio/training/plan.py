@@ -81,7 +81,8 @@ def _show_cost(settings: Settings, model: ASRModel, feed: Feed) -> None:
     out(f"Work: {planned.describe()}.\n")
     columns = ("GPU", "TFLOP/s", "time", "USD/h", "USD")
     table(columns, price_rows(planned.total, known), right=columns[1:])
-    out(f"\nAt {known.utilisation:.0%} of the dense bf16 peak: {known.utilisation_from}. Training steps only.")
+    steps = "Training steps, and the feature cache from empty" if planned.once else "Training steps only"
+    out(f"\nAt {known.utilisation:.0%} of the dense bf16 peak: {known.utilisation_from}. {steps}.")
     out(f"Prices of {known.date}, {known.prices}: {own_file()}.")
 
 
