@@ -16,13 +16,16 @@ from training_helpers import log_of, weights_of
 
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.encoders import EncoderAdapter
+from tiny_audio.model.modeling import ASRModel
 from tiny_audio.training import feature_cache, train
 from tiny_audio.training.build import build_model
-from tiny_audio.training.cached_feed import CachedFeed
 from tiny_audio.training.feature_cache import FeatureCache, cache_folder
+from tiny_audio.training.feed import ClipFeed
 from tiny_audio.training.run import make_feed, training_corpora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+BRIEF = ("data.max_train_samples=6", "data.max_eval_samples=1", "training.max_steps=5")  # more than one epoch
 
 
 @pytest.fixture
@@ -51,8 +54,14 @@ def encoded(monkeypatch) -> list[int]:
 
 @pytest.fixture(scope="module")
 def uncached(settings_of, tmp_path_factory) -> Path:
-    """A run of eight steps, more than one epoch, without a cache."""
-    return train(settings_of(tmp_path_factory.mktemp("uncached"), "training.max_steps=8")).folder
+    """A run without a cache."""
+    return train(settings_of(tmp_path_factory.mktemp("uncached"), *BRIEF)).folder
+
+
+@pytest.fixture(scope="module")
+def model(settings_of, tmp_path_factory) -> ASRModel:
+    """Of all runs, before them."""
+    return build_model(settings_of(tmp_path_factory.mktemp("model")).model)
 
 
 def shards(tmp_path: Path) -> list[Path]:
@@ -60,43 +69,47 @@ def shards(tmp_path: Path) -> list[Path]:
 
 
 def test_a_cached_run_has_the_same_batches_and_losses(cached, uncached, tmp_path, encoded, capsys):
-    result = train(cached("run", "training.max_steps=8"))
-    assert "12 of 12 clips to encode" in capsys.readouterr().err
+    result = train(cached("run", *BRIEF))
+    said = capsys.readouterr().err
+    assert "6 of 6 clips to encode" in said and "filled in" in said
     for key, tolerance in (("loss", 1e-4), ("audio_seconds", 0), ("grad_norm", 1e-3), ("eval_loss", 1e-3)):
         assert log_of(result.folder, key) == pytest.approx(log_of(uncached, key), abs=tolerance), key
     assert result.epochs > 1
     names = [name for shard in shards(tmp_path) for name in safe_open(shard, "pt").keys()]  # noqa: SIM118
-    assert len(names) == 12
+    assert len(names) == 6
     before = sum(encoded)
-    train(cached("again", "training.max_steps=8"))
-    assert "0 of 12 clips to encode" in capsys.readouterr().err
-    assert sum(encoded) - before == before - 12  # validation and the start of the projector
+    train(cached("again", *BRIEF))
+    assert "0 of 6 clips to encode" in capsys.readouterr().err
+    assert sum(encoded) - before == before - 6  # validation and the start of the projector
     assert log_of(tmp_path / "again", "loss") == log_of(result.folder, "loss")
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
-def test_half_precision_on_disk_is_near(dtype, cached, uncached, tmp_path):
-    workers = 2 if dtype == "bf16" else 0
-    train(cached("run", "training.max_steps=8", f"training.cache_dtype={dtype}", f"training.num_workers={workers}"))
+def test_half_precision_on_disk_is_near(cached, uncached, model, tmp_path):
+    train(cached("run", *BRIEF, "training.cache_dtype=bf16", "training.num_workers=2"))
     assert log_of(tmp_path / "run", "loss") == pytest.approx(log_of(uncached, "loss"), abs=0.02)
-    with safe_open(shards(tmp_path)[0], "pt") as file:
-        assert file.get_tensor(file.metadata().popitem()[0]).element_size() == 2
+    whole = fill(cached("run", *BRIEF), model).dataset
+    for dtype, kind, near in (("bf16", torch.bfloat16, 2**-8), ("fp16", torch.float16, 2**-10)):
+        for clip, theirs in zip(
+            fill(cached("run", *BRIEF, f"training.cache_dtype={dtype}"), model).dataset, whole, strict=True
+        ):
+            assert clip.frames.dtype == kind
+            assert torch.allclose(clip.frames.float(), theirs.frames, rtol=near, atol=1e-4)
 
 
 def test_a_resumed_run_goes_on_exactly(cached, tmp_path):
-    whole = train(cached("whole", "training.max_steps=6", "training.save_steps=3"))
+    whole = train(cached("whole", *BRIEF, "training.save_steps=3"))
     run = shutil.copytree(whole.folder, tmp_path / "half")
-    shutil.rmtree(run / "checkpoint-6")
-    train(cached("half", "training.max_steps=6", "training.save_steps=3"), resume=str(run))
+    shutil.rmtree(run / "checkpoint-5")
+    train(cached("half", *BRIEF, "training.save_steps=3"), resume=str(run))
     assert log_of(run, "loss") == log_of(whole.folder, "loss")
     ours, theirs = weights_of(run), weights_of(whole.folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 BESIDE = {
-    "a CTC head": ["model.ctc_head=true"],
     "a CTC head alone": ["model.ctc_head=true", "model.freeze_projector=true"],
     "the other extras": [
+        "model.ctc_head=true",
         "model.use_lora=true", "training.distillation_weight=0.5", "training.label_smoothing=0.1",
         "training.audio_token_dropout=0.2", "training.prompt_variety=[Write down what is said]",
     ],
@@ -105,14 +118,15 @@ BESIDE = {
 
 @pytest.mark.parametrize("options", BESIDE.values(), ids=BESIDE)
 def test_what_needs_no_audio_goes_with_it(options, cached, settings_of, tmp_path):
-    train(settings_of(tmp_path / "uncached", *options, "training.max_steps=1"))
-    train(cached("cached", *options, "training.max_steps=1"))
+    once = (*BRIEF, "training.max_steps=1")
+    train(settings_of(tmp_path / "uncached", *options, *once))
+    train(cached("cached", *options, *once))
     for key in ("loss", "grad_norm"):
         theirs = log_of(tmp_path / "uncached", key)
         assert theirs and log_of(tmp_path / "cached", key) == pytest.approx(theirs, abs=1e-3), key
 
 
-def test_another_encoder_precision_or_layer_is_another_cache(cached, tiny_parts, tmp_path):
+def test_another_encoder_precision_or_layer_is_another_cache(cached, model, tiny_parts, tmp_path):
     changed = shutil.copytree(tiny_parts / "encoder", tmp_path / "changed")
     weights = load_file(changed / "model.safetensors")
     next(iter(weights.values())).view(-1)[0] += 1e-3
@@ -121,7 +135,8 @@ def test_another_encoder_precision_or_layer_is_another_cache(cached, tiny_parts,
 
     def folder(*overrides: str) -> Path:
         settings = cached("run", *overrides)
-        return cache_folder(build_model(settings.model), settings.training)
+        own = any(override.startswith("model.") for override in overrides)
+        return cache_folder(build_model(settings.model) if own else model, settings.training)
 
     others = (
         "training.cache_dtype=bf16", "training.dtype=bf16", "model.encoder_padding=window", "model.encoder_layer=1",
@@ -131,66 +146,67 @@ def test_another_encoder_precision_or_layer_is_another_cache(cached, tiny_parts,
     assert folder("training.seed=3", "model.projector_hidden_dim=16", f"model.audio_model_id={renamed}") == folder()
 
 
-def test_changed_audio_is_encoded_anew_and_unreadable_clips_are_skipped(cached, settings_of, tmp_path, capsys):
+def test_changed_audio_is_encoded_anew_and_unreadable_clips_are_skipped(cached, model, settings_of, tmp_path, capsys):
     folder = tmp_path / "corpus"
     write_jsonl(folder / "train.jsonl", rows := write_clips(folder, 6, lambda i: 0.5 + 0.1 * i))
     write_jsonl(folder / "validation.jsonl", rows[:2])
     (folder / "clip001.wav").write_text("this is no audio")
-    data = ("data.max_train_samples=null", "data.max_eval_samples=1", "training.batch_size=1", "training.max_steps=6")
+    data = ("data.max_train_samples=null", "data.max_eval_samples=1", "training.batch_size=2", "training.max_steps=3")
     train(settings_of(tmp_path / "uncached", *data, data=str(folder)))
     train(cached("one", *data, data=str(folder)))
     assert "6 of 6 clips" in capsys.readouterr().err
     for file, read in (("log.jsonl", lambda run: log_of(run, "loss")), ("skipped.jsonl", skipped_ids)):
         assert read(tmp_path / "one") == pytest.approx(read(tmp_path / "uncached"), abs=1e-4), file
     assert skipped_ids(tmp_path / "one") == ["clip001"]
+    before = fill(cached("one", *data, data=str(folder)), model).dataset[2].frames
     (folder / "clip002.wav").write_bytes(wav_bytes(sine(0.7, hertz=900)))
     (folder / "clip003.wav").write_bytes((folder / "clip000.wav").read_bytes())
-    train(cached("two", *data, data=str(folder)))
+    capsys.readouterr()
+    clips = fill(cached("two", *data, data=str(folder)), model).dataset
     assert "2 of 6 clips" in capsys.readouterr().err  # the changed one, and the unreadable one is tried again
-    assert log_of(tmp_path / "two", "loss") != log_of(tmp_path / "one", "loss")
+    assert not torch.allclose(clips[2].frames, before) and torch.equal(clips[3].frames, clips[0].frames)
 
 
 def skipped_ids(run: Path) -> list[str]:
     return [json.loads(line)["id"] for line in (run / "skipped.jsonl").read_text().splitlines()]
 
 
-def fill(settings) -> CachedFeed:
+def fill(settings, model) -> ClipFeed:
     """The clips of a run, in a full cache."""
-    model = build_model(settings.model)
     feed = make_feed(settings, training_corpora(settings), model)
     feed.fill(model)
     return feed
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "header"])
-def test_a_damaged_shard_is_made_anew(damage, cached, tmp_path, capsys, monkeypatch):
+def test_a_damaged_shard_is_made_anew(damage, cached, model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(feature_cache, "SHARD_BYTES", 50_000)
-    before = [clip.frames.clone() for clip in fill(cached("run")).dataset]
+    before = [clip.frames.clone() for clip in fill(cached("run"), model).dataset]
     assert len(shards(tmp_path)) > 1
     shard = shards(tmp_path)[0]
     data = bytearray(shard.read_bytes())
     data[{"cut": -1, "bit": -100, "header": 3}[damage]] ^= 1
     shard.write_bytes(data[:-7] if damage == "cut" else data)
     capsys.readouterr()
-    after = [clip.frames for clip in fill(cached("run")).dataset]
+    after = [clip.frames for clip in fill(cached("run"), model).dataset]
     said = capsys.readouterr().err
     assert f"{shard} is damaged" in said and "0 of 12 clips" not in said and "12 of 12" not in said
     assert all(torch.allclose(old, new, atol=1e-5) for old, new in zip(before, after, strict=True))
-    fill(cached("run"))
+    fill(cached("run"), model)
     assert "0 of 12 clips" in capsys.readouterr().err
 
 
-def fill_slowly(settings) -> None:
+def fill_slowly(settings, model) -> None:
     """In a process of its own: a shard a batch, and time between them."""
     write = FeatureCache.add
     feature_cache.SHARD_BYTES = 1
     FeatureCache.add = lambda self, clips: (write(self, clips), time.sleep(0.1))  # type: ignore[method-assign]
-    fill(settings)
+    fill(settings, model)
 
 
-def test_a_killed_run_goes_on_and_two_share_the_work(cached, tmp_path, capfd):
+def test_a_killed_run_goes_on_and_two_share_the_work(cached, model, tmp_path, capfd):
     settings, context = cached("run", "training.batch_size=2"), multiprocessing.get_context("fork")
-    killed = context.Process(target=fill_slowly, args=(settings,))
+    killed = context.Process(target=fill_slowly, args=(settings, model))
     killed.start()
     while len(shards(tmp_path)) < 3:
         assert killed.is_alive()
@@ -200,7 +216,7 @@ def test_a_killed_run_goes_on_and_two_share_the_work(cached, tmp_path, capfd):
     there = {path: path.stat().st_mtime_ns for path in shards(tmp_path)}
     (shards(tmp_path)[0].parent / "x.1.unfinished").write_bytes(b"half")
     capfd.readouterr()
-    both = [context.Process(target=fill_slowly, args=(settings,)) for _ in range(2)]
+    both = [context.Process(target=fill_slowly, args=(settings, model)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
@@ -213,15 +229,15 @@ def test_a_killed_run_goes_on_and_two_share_the_work(cached, tmp_path, capfd):
     assert not list((tmp_path / "cache").glob("*/*.unfinished"))
 
 
-def test_a_disk_without_room_is_refused_before(cached, tmp_path, monkeypatch, encoded):
+def test_a_disk_without_room_is_refused_before(cached, model, tmp_path, monkeypatch, encoded):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
     with pytest.raises(TinyAudioError, match=r"needs 0\.2 MB and .* has 0\.0 MB free; make room"):
-        fill(cached("run"))
+        fill(cached("run"), model)
     assert not shards(tmp_path) and not encoded
 
 
-def test_a_full_disk_leaves_the_shards_before(cached, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_shards_before(cached, model, tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "SHARD_BYTES", 1)
     write, written = Path.write_bytes, []
 
@@ -234,7 +250,7 @@ def test_a_full_disk_leaves_the_shards_before(cached, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", limited)
     with pytest.raises(TinyAudioError, match="No space left on device"):
-        fill(cached("run"))
+        fill(cached("run"), model)
     assert len(shards(tmp_path)) == 2 and not list((tmp_path / "cache").glob("*/*.unfinished"))
 
 
