@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from training_helpers import log_of, weights_of
 
+from tiny_audio.data import hashing
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.encoders import EncoderAdapter
 from tiny_audio.model.modeling import ASRModel
@@ -75,6 +76,9 @@ def test_a_cached_run_has_the_same_batches_and_losses(cached, uncached, tmp_path
     for key, tolerance in (("loss", 1e-4), ("audio_seconds", 0), ("grad_norm", 1e-3), ("eval_loss", 1e-3)):
         assert log_of(result.folder, key) == pytest.approx(log_of(uncached, key), abs=tolerance), key
     assert result.epochs > 1
+    assert set(log_of(result.folder, "encoder_ratio")) == {0.0} and min(log_of(uncached, "encoder_ratio")) > 0
+    assert log_of(result.folder, "padding_ratio") == pytest.approx(log_of(uncached, "padding_ratio"), abs=0.02)
+    assert result.spent.done == pytest.approx(result.spent.planned, rel=0.25)
     names = [name for shard in shards(tmp_path) for name in safe_open(shard, "pt").keys()]  # noqa: SIM118
     assert len(names) == 6
     before = sum(encoded)
@@ -104,6 +108,38 @@ def test_a_resumed_run_goes_on_exactly(cached, tmp_path):
     assert log_of(run, "loss") == log_of(whole.folder, "loss")
     ours, theirs = weights_of(run), weights_of(whole.folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_mixture_has_one_cache(cached, settings_of, tmp_path, capsys):
+    """Two of the five clips of one part are those of the other, which comes twice an epoch."""
+    tones = write_clips(tmp_path / "tones", 5, lambda i: 0.5 + 0.1 * i)
+    write_jsonl(tmp_path / "tones" / "train.jsonl", tones)
+    write_jsonl(tmp_path / "tones" / "validation.jsonl", tones[:1])
+    for name in ("own.wav", "clip000.wav", "clip001.wav"):
+        (tmp_path / "few").mkdir(exist_ok=True)
+        audio = wav_bytes(sine(0.7, hertz=900)) if name == "own.wav" else (tmp_path / "tones" / name).read_bytes()
+        (tmp_path / "few" / name).write_bytes(audio)
+    rows = [{"file_name": name, "text": "nine"} for name in ("own.wav", "clip000.wav", "clip001.wav")]
+    write_jsonl(tmp_path / "few" / "train.jsonl", rows)
+    data = (
+        f"++data.mixture.tones.path={tmp_path}/tones",
+        f"++data.mixture.few={{path: {tmp_path}/few, clips: 6, eval_split: nowhere}}",
+        "data.max_train_samples=null", "data.max_eval_samples=1", "training.batch_seconds=2", "training.max_steps=6",
+    )  # fmt: skip
+    theirs = train(settings_of(tmp_path / "uncached", *data))
+    capsys.readouterr()
+    ours = train(cached("run", *data))
+    assert capsys.readouterr().err.count("Feature cache: 6 of 8 clips to encode") == 1
+    assert ours.used == theirs.used and ours.used["few"] > 0 < ours.used["tones"]
+    assert log_of(tmp_path / "run", "loss") == pytest.approx(log_of(tmp_path / "uncached", "loss"), abs=1e-4)
+    assert ours.spent.done == pytest.approx(ours.spent.planned, rel=0.35)
+
+
+def test_what_has_not_changed_is_not_read_again(cached, model, tmp_path, monkeypatch):
+    fill(cached("run", *BRIEF), model)
+    fill(cached("run", *BRIEF), model)  # reads the new shards once
+    monkeypatch.setattr(hashing, "file_digest", None)
+    assert len(fill(cached("run", *BRIEF), model).dataset[0].frames)
 
 
 BESIDE = {
