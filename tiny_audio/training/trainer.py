@@ -19,6 +19,7 @@ from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import IGNORED_LABEL
 from tiny_audio.model_source import BEST
 
+from .allocation import keep_freed_memory
 from .augment import drop_audio_tokens, spec_augment
 from .checkpoints import LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of, truncate_log, write_whole
 from .ctc import audio_inputs, ctc_loss, trains_head_alone
@@ -95,6 +96,8 @@ class SpeechTrainer(Trainer):
                 warn(f"Later checkpoints of {self.folder} are kept as {', '.join(path.name for path in moved)}.")
         else:
             (self.folder / LOG_FILE).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+        if self.args.device.type == "cpu":
+            keep_freed_memory()
         with self.meter.parts.attached():
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
