@@ -28,6 +28,7 @@ from .feed import Feed
 from .gpus import gpu_table
 from .loss import piecewise_loss
 from .meter import Meter
+from .packing import pack, packs
 from .schema import Settings, TrainingSettings
 from .validation import Validation
 
@@ -77,6 +78,9 @@ class SpeechTrainer(Trainer):
         super().__init__(
             model=model, args=arguments, train_dataset=feed.dataset, eval_dataset=validation, callbacks=callbacks
         )
+        half = settings.training.dtype != "fp32" or model.language_model.dtype != torch.float32
+        if packs(self.settings.packing, self.args.device.type, half):
+            pack(model, self.settings.packing)
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
         self.model.config.__dict__.pop("use_cache", None)  # the Trainer's, not part of our checkpoints
