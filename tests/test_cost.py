@@ -49,8 +49,9 @@ def test_the_plan_of_a_cached_run_has_the_encoder_once(settings_of, tmp_path):
     for batch in feed.loader(0, model.processor):
         meter.count(batch["audio_seconds"], batch)
     assert planned.steps == pytest.approx(meter.all_flops, rel=1e-3) and "encoder" not in planned.flops
-    each = uncached.flops["encoder"] / uncached.audio_seconds
-    assert planned.once == pytest.approx(each * feed.sampler.epoch_seconds, rel=1e-3)
+    each = {name: part / uncached.audio_seconds for name, part in uncached.flops.items()}
+    assert planned.once == pytest.approx(each["encoder"] * feed.sampler.epoch_seconds, rel=1e-3)
+    assert planned.flops["projector"] == pytest.approx(each["projector"] * planned.audio_seconds, rel=1e-3)
     assert planned.total == planned.steps + planned.once and "of it to fill the feature cache" in planned.describe()
 
 
