@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 PIECE_BYTES = 1 << 27  # of float32 logits at a time
-CACHED_BYTES = 1 << 21  # the same on a CPU, where a piece stays in its cache
+CACHED_BYTES = 1 << 20  # the same on a CPU, where a piece stays in its cache
 LEAST_WORDS = 128  # of the vocabulary in a piece, below which products are slow
 
 
