@@ -19,13 +19,14 @@ from tiny_audio.console import say, table, warn
 from tiny_audio.data import Corpus, Skipped, open_corpus, parts_of
 from tiny_audio.data.augmentation import Recordings
 from tiny_audio.errors import TinyAudioError, require_extra
+from tiny_audio.evaluation.results import write_atomically
 from tiny_audio.model.encoders import quiet_transformers
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 from tiny_audio.model_source import BEST
 
 from .build import PartSize, build_model, part_sizes
-from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
+from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of, tidy
 from .config import compose, overridden
 from .cost import Spent, plan, spent
 from .ctc import leaves_head_behind
@@ -33,6 +34,7 @@ from .feed import ClipFeed, Feed, StreamFeed
 from .initialization import match_embedding_scale
 from .interruption import StopOnTerminate
 from .progress import ShowProgress, training_bar
+from .publish import check_push, publishing
 from .schema import SECTIONS, Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
 from .validation import Validation
@@ -63,6 +65,7 @@ class TrainResult:
     skipped: Skipped
     next_commands: tuple[str, ...]
     used: dict[str, int]  # clips of each part of a mixture
+    pushed: tuple[str, ...] = ()  # a line on what is on the Hub, where that was asked for
 
     def summary(self) -> str:
         """The result and the next commands to type, for people."""
@@ -74,6 +77,7 @@ class TrainResult:
             *([f"Clips used: {shares_of(self.used)}."] if self.used else []),
             f"Data: {self.skipped.summary()}.",
             f"Best model: {self.model}",
+            *self.pushed,
             "Next:",
             *(f"  {command}" for command in self.next_commands),
         )
@@ -113,8 +117,13 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     planned = plan(model, feed, processor, settings.training.distillation_weight > 0)
     begin(settings, folder, feed)
     started = time.monotonic()
-    with training_bar(feed.steps) as bar, quiet_transformers(), StopOnTerminate() as stop:
-        callbacks = [stop, ShowProgress(bar, feed.steps), *trackers(settings, folder, checkpoint)]
+    with (
+        training_bar(feed.steps) as bar,
+        quiet_transformers(),
+        StopOnTerminate() as stop,
+        publishing(settings.training, folder) as publishers,
+    ):
+        callbacks = [stop, ShowProgress(bar, feed.steps), *publishers, *trackers(settings, folder, checkpoint)]
         trainer = SpeechTrainer(model, settings, feed, validation, folder, callbacks)
         try:
             trainer.fit(checkpoint)
@@ -123,11 +132,12 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
             raise
         finally:
             feed.skipped.write(folder / SKIPPED_FILE)
-    if stop.asked and trainer.state.global_step < feed.steps:
-        raise TinyAudioError(f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}")
+        seconds = time.monotonic() - started
+        if stop.asked and trainer.state.global_step < feed.steps:
+            raise TinyAudioError(f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}")
     share = 1 - trainer.start_step / feed.steps
     cost = spent(share * planned.total, trainer.meter.all_flops, trainer.meter.all_seconds, trainer.gpus)
-    return result(trainer, settings, time.monotonic() - started, cost)
+    return result(trainer, settings, seconds, cost, [publisher.outcome() for publisher in publishers])
 
 
 def _how_to_go_on(folder: Path) -> str:
@@ -147,6 +157,8 @@ def check_machine(settings: Settings) -> None:
     """Fails early where something that the settings ask for is not here."""
     if settings.training.dtype == "fp16" and not torch.cuda.is_available():
         raise TinyAudioError("training.dtype=fp16 needs a CUDA GPU and there is none here; use bf16 or fp32.")
+    if settings.training.push_to is not None:
+        check_push(settings.training.push_to)
     for folder in (settings.training.augment.noise_folder, settings.training.augment.rir_folder):
         if folder is not None:
             Recordings(folder)
@@ -257,7 +269,8 @@ def show_parts(sizes: list[PartSize]) -> None:
 def begin(settings: Settings, folder: Path, feed: Feed) -> None:
     """Makes the run's folder and writes down what the run is made of."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS_FILE).write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)), encoding="utf-8")
+    tidy(folder)
+    write_atomically(folder / SETTINGS_FILE, OmegaConf.to_yaml(OmegaConf.structured(settings)))
     feed.skipped.write(folder / SKIPPED_FILE)
 
 
@@ -277,7 +290,9 @@ def trackers(settings: Settings, folder: Path, checkpoint: Path | None) -> list[
     return []
 
 
-def result(trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spent) -> TrainResult:
+def result(
+    trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spent, pushed: Sequence[str] = ()
+) -> TrainResult:
     """Collects what the trainer logged last."""
     history = trainer.state.log_history
 
@@ -302,4 +317,5 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spe
         skipped=trainer.feed.skipped,
         next_commands=tuple(commands),
         used={part.name: trainer.feed.used[part.name] for part in trainer.feed.parts if part.name},
+        pushed=tuple(pushed),
     )
