@@ -16,16 +16,22 @@ from safetensors.torch import load_file
 from training_helpers import log_of
 
 from tiny_audio import ASRModel
-from tiny_audio.training.checkpoints import checkpoints
+from tiny_audio.training.checkpoints import checkpoints, step_of
 
-STEPS = 60
-LENGTH = (
-    "data.max_train_samples=100", "data.max_eval_samples=3", "training.batch_seconds=8", f"training.max_steps={STEPS}",
-    "training.warmup_steps=5", "training.logging_steps=1", "training.eval_steps=10", "training.save_steps=4",
-    "training.report_to=none",
-)  # fmt: skip
 LATEST = 300  # seconds that a process may take, on a machine that is busy
 CURVE = ("loss", "grad_norm", "learning_rate", "eval_loss", "eval_wer", "audio_seconds", "epoch")
+
+
+def length(steps: int) -> list[str]:
+    """The overrides of a run of so many small steps."""
+    shape = [
+        "data.max_train_samples=100",
+        "data.max_eval_samples=3",
+        "training.batch_seconds=8",
+        "training.warmup_steps=5",
+    ]
+    intervals = ["training.logging_steps=1", "training.eval_steps=10", "training.save_steps=4"]
+    return [*shape, *intervals, f"training.max_steps={steps}", "training.report_to=none"]
 
 
 @dataclass
@@ -35,13 +41,11 @@ class Script:
     Args:
         folder: of the run.
         arguments: of `ta train`.
-        kill: the signal; SIGTERM goes to the workers too, as from systemd or Slurm.
         ended: exit codes so far.
     """
 
     folder: Path
     arguments: list[str]
-    kill: signal.Signals = signal.SIGKILL
     ended: list[int] = field(default_factory=list)
 
     def start(self) -> subprocess.Popen:
@@ -51,18 +55,21 @@ class Script:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
-    def interrupted(self, moment: "Moment") -> bool:
-        """Starts a process and stops it at the moment; whether the moment came before the run's end."""
+    def interrupted(self, moment: "Moment", kill: signal.Signals) -> bool:
+        """Starts a process and stops it at the moment; whether the moment came before the run's end.
+
+        SIGTERM goes to its workers too, as from systemd or Slurm.
+        """
         process = self.start()
         moment.wait(self.folder, process)
         early = process.poll() is None
-        if early and self.kill == signal.SIGTERM:
-            os.killpg(process.pid, self.kill)
+        if early and kill == signal.SIGTERM:
+            os.killpg(process.pid, kill)
         elif early:
-            process.send_signal(self.kill)
+            process.send_signal(kill)
         _, said = process.communicate(timeout=LATEST)
         self.ended.append(process.returncode)
-        assert process.returncode in (0, 1, -self.kill), said
+        assert process.returncode in (0, 1, -kill), said
         assert process.returncode != 1 or "Error: Ended by SIGTERM after step" in said, said
         return early
 
@@ -76,39 +83,42 @@ class Script:
 
 @dataclass(frozen=True)
 class Moment:
-    """When a signal comes: so many milliseconds after a step is logged, and, if `writing`, a checkpoint is begun."""
+    """When a signal comes: so long after a process has made its first steps and, if `writing`, begun a checkpoint."""
 
-    step: int  # 0: after the process has started
+    steps: int  # 0: once it is started
     writing: bool
     milliseconds: float
 
     def wait(self, folder: Path, process: subprocess.Popen) -> None:
         """Until it comes, or the process has ended."""
-        while process.poll() is None and not self._reached(folder):
+        started, step = time.time(), last_checkpoint(folder) + self.steps
+        while process.poll() is None and not self._reached(folder, step, started):
             time.sleep(0.0005)
         time.sleep(self.milliseconds / 1000)
 
-    def _reached(self, folder: Path) -> bool:
-        if self.step and last_step(folder) < self.step:
+    def _reached(self, folder: Path, step: int, started: float) -> bool:
+        log = folder / "log.jsonl"  # that of the process before, until this one cuts it
+        if self.steps and (not log.exists() or log.stat().st_mtime < started or last_step(log) < step):
             return False
         return not self.writing or any(folder.glob(".*.unfinished"))
 
 
 def moments(number: int, seed: int) -> Iterator[Moment]:
-    """Rising through the run: the first while it starts, every third while a checkpoint is written."""
+    """Every third while a checkpoint is written; together they come before the run's end."""
     draw = random.Random(seed)
-    yield Moment(0, False, draw.uniform(0, 8_000))
-    for step in sorted(draw.sample(range(1, STEPS - 5), number - 1)):
+    for _ in range(number):
         writing = draw.random() < 1 / 3
-        yield Moment(step, writing, draw.uniform(0, 30 if writing else 200))
+        yield Moment(draw.randint(1, 5), writing, draw.uniform(0, 30 if writing else 200))
 
 
-def last_step(folder: Path) -> int:
-    """The last whole entry of the log."""
-    try:
-        lines = (folder / "log.jsonl").read_bytes().rpartition(b"\n")[0].splitlines()
-    except FileNotFoundError:
-        return 0
+def last_checkpoint(folder: Path) -> int:
+    """The step of the newest one, or 0."""
+    return max((step_of(path) for path in checkpoints(folder)), default=0)
+
+
+def last_step(log: Path) -> int:
+    """That of the last whole entry."""
+    lines = log.read_bytes().rpartition(b"\n")[0].splitlines()
     return json.loads(lines[-1])["step"] if lines else 0
 
 
@@ -126,6 +136,7 @@ def check_whole(folder: Path) -> int:
 
 def difference(ours: Path, theirs: Path) -> float:
     """The largest of two runs' curves, best models, and last checkpoints with their optimizers."""
+    assert checkpoints(ours)[-1].name == checkpoints(theirs)[-1].name
     largest = 0.0
     for key in CURVE:
         left, right = log_of(ours, key), log_of(theirs, key)
@@ -138,7 +149,6 @@ def difference(ours: Path, theirs: Path) -> float:
 
 def _tensors(run: Path) -> list[torch.Tensor]:
     last = checkpoints(run)[-1]
-    assert last.name == f"checkpoint-{STEPS}"
     weights = [load_file(folder / "model.safetensors") for folder in (run / "best", last)]
     moments = torch.load(last / "optimizer.pt", weights_only=True)["state"]
     return [

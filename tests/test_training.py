@@ -223,29 +223,6 @@ def test_damaged_settings_of_a_run_are_one_line(settings_of, tmp_path, text):
         settings_to_resume(str(tmp_path))
 
 
-RESUME = ("training.max_steps=24", "training.save_steps=3", "training.eval_steps=8", "training.save_total_limit=null")
-
-
-def test_a_killed_run_goes_on_exactly(settings_of, parts, tmp_path):
-    train(settings_of(tmp_path / "whole", *RESUME))
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "tiny_audio.cli.main", "train", *parts, *BASE, *RESUME, "--output-dir", folder]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-    while len(checkpoints(folder)) < 2 and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = [int(path.name.split("-")[1]) for path in checkpoints(folder)]
-    assert 3 < done[-1] < 24
-    with open(folder / "log.jsonl", "a") as log:
-        log.write('{"step": 23, "loss": 1')  # what a kill leaves behind
-    train(settings_of(folder, *RESUME), resume="auto")
-    for key in ("loss", "grad_norm", "learning_rate", "eval_loss", "eval_wer", "audio_seconds", "epoch"):
-        assert log_of(folder, key) == pytest.approx(log_of(tmp_path / "whole", key), abs=1e-5), key
-    ours, theirs = weights_of(folder), weights_of(tmp_path / "whole")
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
-
-
 def test_a_run_that_is_told_to_end_saves_first(settings_of, parts, tmp_path):
     steps = ("training.max_steps=200", "training.save_steps=null", "training.logging_steps=1")
     folder = tmp_path / "told"
