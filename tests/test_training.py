@@ -295,6 +295,24 @@ def test_resume_auto_takes_the_newest_run_that_has_a_checkpoint(tmp_path):
     assert find_resume("auto", "a", None, tmp_path) == tmp_path / "a-20260102-000000" / "checkpoint-2"
 
 
+def test_an_entry_of_the_log_begins_where_the_last_one_ended_also_after_a_resume(settings_of, tmp_path):
+    steps = (
+        "training.max_steps=8",
+        "training.logging_steps=4",
+        "training.save_steps=3",
+        "training.save_total_limit=null",
+    )
+    steps += ("model.projector_type=moe",)  # which has a loss of its own
+    train(settings_of(tmp_path / "whole", *steps))
+    (tmp_path / "resumed").mkdir()
+    for name in ("checkpoint-6", "log.jsonl"):
+        (tmp_path / "whole" / name).rename(tmp_path / "resumed" / name)
+    losses = {key: log_of(tmp_path / "resumed", key) for key in ("loss", "auxiliary_loss")}
+    train(settings_of(tmp_path / "resumed", *steps), resume="auto")
+    for key, whole in losses.items():
+        assert len(whole) == 2 and log_of(tmp_path / "resumed", key) == pytest.approx(whole, abs=1e-6), key
+
+
 def test_the_log_is_cut_at_the_resumed_step(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4')

@@ -9,7 +9,6 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers import TrainerCallback, set_seed
@@ -33,6 +32,7 @@ from .ctc import leaves_head_behind
 from .feed import ClipFeed, Feed, StreamFeed
 from .initialization import match_embedding_scale
 from .interruption import StopOnTerminate
+from .precision import check_precision
 from .progress import ShowProgress, training_bar
 from .publish import check_push, publishing
 from .schema import SECTIONS, Settings, to_settings, to_tree
@@ -155,8 +155,7 @@ def training_corpora(settings: Settings) -> list[Corpus]:
 
 def check_machine(settings: Settings) -> None:
     """Fails early where something that the settings ask for is not here."""
-    if settings.training.dtype == "fp16" and not torch.cuda.is_available():
-        raise TinyAudioError("training.dtype=fp16 needs a CUDA GPU and there is none here; use bf16 or fp32.")
+    check_precision(settings.training.dtype)
     if settings.training.push_to is not None:
         check_push(settings.training.push_to)
     for folder in (settings.training.augment.noise_folder, settings.training.augment.rir_folder):

@@ -32,6 +32,7 @@ from .validation import Validation
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 USED_FILE = "used.json"  # in a checkpoint: clips of each part of a mixture so far
+UNLOGGED_FILE = "unlogged.json"  # in a checkpoint between two entries of the log: the losses since the last one
 NEVER = 10**12  # steps between two events that only the end of the run brings
 
 
@@ -66,6 +67,7 @@ class SpeechTrainer(Trainer):
         self._parts: dict[str, list[torch.Tensor]] = {}  # of the loss, a batch each, since the last entry of the log
         self.head_alone = trains_head_alone(model)
         self.start_step = 0
+        self._unlogged: dict[str, Any] = {}  # of the process that began the run
         self.settings = settings.training
         model.label_smoothing = self.settings.label_smoothing
         if not self.settings.distillation_weight:  # which compares logits
@@ -91,6 +93,8 @@ class SpeechTrainer(Trainer):
             truncate_log(self.folder / LOG_FILE, self.start_step)
             if (checkpoint / USED_FILE).is_file():
                 self.feed.used.update(json.loads((checkpoint / USED_FILE).read_text()))
+            if (checkpoint / UNLOGGED_FILE).is_file():
+                self._unlogged = json.loads((checkpoint / UNLOGGED_FILE).read_text())
             if moved := set_aside_later(self.folder, self.start_step):
                 warn(f"Later checkpoints of {self.folder} are kept as {', '.join(path.name for path in moved)}.")
         else:
@@ -205,11 +209,21 @@ class SpeechTrainer(Trainer):
 
     # ---- logging and validation
 
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         self.meter.stop()
+        if self._unlogged:
+            self._take_up_unlogged(tr_loss)
         if self.control.should_log or self.control.should_evaluate or self.control.should_save:
             self._stop_if_not_finite()
-        super()._maybe_log_save_evaluate(*args, **kwargs)
+        super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
+
+    def _take_up_unlogged(self, tr_loss: torch.Tensor) -> None:
+        """The first entry of a resumed run counts the steps before the checkpoint too, as that of a whole run does."""
+        tr_loss += self._unlogged["loss"]
+        self._globalstep_last_logged = self._unlogged["after_step"]
+        for name, values in self._unlogged["parts"].items():
+            self._parts[name] = [torch.tensor(values, device=self.args.device), *self._parts.get(name, ())]
+        self._unlogged = {}
 
     def _stop_if_not_finite(self) -> None:
         step = int(self._first_bad_step)
@@ -225,7 +239,12 @@ class SpeechTrainer(Trainer):
             return  # the Trainer's summary of itself, in units that mean nothing here
         if "loss" in logs:
             logs.update(self.meter.take())
-            logs.update({name: float(torch.stack(values).mean()) for name, values in self._parts.items()})
+            logs.update(
+                {
+                    name: float(torch.cat([value.flatten() for value in values]).mean())
+                    for name, values in self._parts.items()
+                }
+            )
             self._parts.clear()
         self.state.epoch = self.feed.epochs(self.state.global_step)
         super().log(logs, start_time)
@@ -265,6 +284,12 @@ class SpeechTrainer(Trainer):
         self.state.save_to_json(str(folder / STATE_FILE))
         if self.feed.used:
             (folder / USED_FILE).write_text(json.dumps(self.feed.used))
+        if self._globalstep_last_logged < self.state.global_step:
+            parts = {
+                name: torch.cat([value.flatten() for value in values]).tolist() for name, values in self._parts.items()
+            }
+            unlogged = {"loss": self._tr_loss.item(), "after_step": self._globalstep_last_logged, "parts": parts}
+            (folder / UNLOGGED_FILE).write_text(json.dumps(unlogged))
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """Of a resumed run, the intervals are those of the settings, not those it began with."""
