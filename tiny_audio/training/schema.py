@@ -149,6 +149,9 @@ class TrainingSettings:
     encoder_weight_decay: float | None = _option(None, "That of the encoder's LoRA; null for weight_decay.")
     batch_seconds: float = _option(60.0, "Seconds of audio in a batch, padding included.")
     batch_size: int | None = _option(None, "At most this many clips in a batch; null for no such limit.")
+    packing: bool | None = _option(
+        None, "Lay the clips of a batch end to end for the language model; null for where it is faster: bf16 on CUDA."
+    )
     gradient_accumulation_steps: int = _option(
         1, "Batches that make one optimizer step, weighted by their label tokens."
     )
