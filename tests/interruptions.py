@@ -103,12 +103,12 @@ class Moment:
         return not self.writing or any(folder.glob(".*.unfinished"))
 
 
-def moments(number: int, seed: int) -> Iterator[Moment]:
-    """Every third while a checkpoint is written; together they come before the run's end."""
+def moments(number: int, most: int, seed: int) -> Iterator[Moment]:
+    """After at most so many steps each; every third while a checkpoint is written."""
     draw = random.Random(seed)
     for _ in range(number):
         writing = draw.random() < 1 / 3
-        yield Moment(draw.randint(1, 5), writing, draw.uniform(0, 30 if writing else 200))
+        yield Moment(draw.randint(1, most), writing, draw.uniform(0, 30 if writing else 200))
 
 
 def last_checkpoint(folder: Path) -> int:

@@ -40,10 +40,12 @@ def server(network) -> Hub:
 
 
 def stored(server: Hub, folder: Path) -> Path:
-    """The repository as a folder."""
+    """A run's folder made of the repository, as docs/interruptions.md says."""
     for name, content in server.files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+        of_run = name.startswith("checkpoint-") or name in ("settings.yaml", "log.jsonl")
+        file = folder / name if of_run else folder / "best" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
     return folder
 
 
@@ -71,9 +73,9 @@ def test_the_best_model_and_the_newest_checkpoint_are_on_the_hub(server, setting
     copy = stored(server, tmp_path / "elsewhere")
     best = tmp_path / "run" / "best"
     for file in (path.relative_to(best) for path in best.rglob("*") if path.is_file()):
-        assert (copy / file).read_bytes() == (best / file).read_bytes()
+        assert (copy / "best" / file).read_bytes() == (best / file).read_bytes()
     assert [path.name for path in checkpoints(copy)] == ["checkpoint-6"]
-    assert isinstance(ASRModel.from_pretrained(copy), ASRModel)
+    assert isinstance(ASRModel.from_pretrained(copy / "best"), ASRModel)
     assert run(["train", "--resume", str(copy), "training.max_steps=7", "training.save_steps=7"]) == 0
     assert len(log_of(copy, "loss")) == 7
 
