@@ -93,7 +93,7 @@ class Moment:
         """Until it comes, or the process has ended."""
         started, step = time.time(), last_checkpoint(folder) + self.steps
         while process.poll() is None and not self._reached(folder, step, started):
-            time.sleep(0.0005)
+            time.sleep(0.0005 if self.writing else 0.005)
         time.sleep(self.milliseconds / 1000)
 
     def _reached(self, folder: Path, step: int, started: float) -> bool:

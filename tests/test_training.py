@@ -21,7 +21,7 @@ from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model, part_sizes
-from tiny_audio.training.checkpoints import checkpoints, find_resume, truncate_log, write_whole
+from tiny_audio.training.checkpoints import checkpoints, find_resume, tidy, truncate_log, write_whole
 from tiny_audio.training.initialization import match_embedding_scale
 from tiny_audio.training.run import settings_to_resume
 
@@ -335,6 +335,24 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path):
         write_whole(folder, breaks)
     assert (folder / "trainer_state.json").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
+
+
+def test_what_a_killed_process_leaves_behind_is_cleaned_up(tmp_path):
+    for name in (
+        ".best.old",
+        ".best.unfinished",
+        ".checkpoint-2.old",
+        "checkpoint-2",
+        ".checkpoint-1.deleted",
+        ".checkpoint-2.pushing",
+    ):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".best.old" / "config.json").write_text("{}")
+    for name in (".settings.yaml.77", ".log.jsonl.77", ".gitignore", "log.jsonl"):
+        (tmp_path / name).touch()
+    tidy(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"best", "checkpoint-2", ".gitignore", "log.jsonl"}
+    assert (tmp_path / "best" / "config.json").is_file()
 
 
 FULL_DISK = """

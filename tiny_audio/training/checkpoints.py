@@ -1,5 +1,6 @@
 """Checkpoints on disk: written whole or not at all, the newest kept, and found again to resume from."""
 
+import errno
 import json
 import os
 import re
@@ -42,6 +43,9 @@ def _sync(folder: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+                raise
         finally:
             os.close(descriptor)
 

@@ -55,6 +55,8 @@ class Publisher(TrainerCallback):
 
     def finish(self, seconds: float) -> None:
         """Waits so long for what is under way; where the newest failed, it is tried once more."""
+        if not self.newest:
+            return  # also in a process that is not the first
         if not self._idle() and seconds:
             say(f"Pushing {self.newest} to {self.repository}.")
         if self._wait(seconds) and seconds and self.pushed != self.newest:
@@ -166,9 +168,7 @@ class Publisher(TrainerCallback):
 
     def _say_failed(self, name: str, error: Exception) -> None:
         self.failed += 1
-        warn(
-            f"{name} was not pushed to {self.repository} ({_reason(error)}); the run goes on, and pushes the next one."
-        )
+        warn(f"{name} was not pushed to {self.repository} ({_reason(error)}); the run goes on.")
 
     def _open(self) -> None:
         from huggingface_hub import HfApi
