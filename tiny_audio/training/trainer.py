@@ -229,7 +229,8 @@ class SpeechTrainer(Trainer):
         tr_loss += self._unlogged["loss"]
         self._globalstep_last_logged = self._unlogged["after_step"]
         for name, values in self._unlogged["parts"].items():
-            self._parts[name] = [torch.tensor(values, device=self.args.device), *self._parts.get(name, ())]
+            before = [torch.tensor(value, device=self.args.device) for value in values]
+            self._parts[name] = [*before, *self._parts.get(name, ())]
         self._unlogged = {}
 
     def _stop_if_not_finite(self) -> None:
@@ -246,12 +247,7 @@ class SpeechTrainer(Trainer):
             return  # the Trainer's summary of itself, in units that mean nothing here
         if "loss" in logs:
             logs.update(self.meter.take())
-            logs.update(
-                {
-                    name: float(torch.cat([value.flatten() for value in values]).mean())
-                    for name, values in self._parts.items()
-                }
-            )
+            logs.update({name: float(torch.stack(values).mean()) for name, values in self._parts.items()})
             self._parts.clear()
         self.state.epoch = self.feed.epochs(self.state.global_step)
         super().log(logs, start_time)
@@ -292,9 +288,7 @@ class SpeechTrainer(Trainer):
         if self.feed.used:
             (folder / USED_FILE).write_text(json.dumps(self.feed.used))
         if self._globalstep_last_logged < self.state.global_step:
-            parts = {
-                name: torch.cat([value.flatten() for value in values]).tolist() for name, values in self._parts.items()
-            }
+            parts = {name: [float(value) for value in values] for name, values in self._parts.items()}
             unlogged = {"loss": self._tr_loss.item(), "after_step": self._globalstep_last_logged, "parts": parts}
             (folder / UNLOGGED_FILE).write_text(json.dumps(unlogged))
 
