@@ -25,6 +25,7 @@ from tiny_audio.model.processor import ASRProcessor
 from tiny_audio.model_source import BEST
 
 from .build import PartSize, build_model, part_sizes
+from .cached_feed import CachedFeed, check_frozen
 from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of, tidy
 from .config import compose, overridden
 from .cost import Spent, plan, spent
@@ -107,8 +108,7 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     set_seed(settings.training.seed)
     model = build_model(settings.model)
     processor: ASRProcessor = model.processor  # type: ignore[assignment]
-    window = processor.max_samples
-    feed: Feed = StreamFeed(settings, window) if corpora is None else ClipFeed(corpora, settings, window)
+    feed = make_feed(settings, corpora, model)
     check_unfinished(checkpoint, feed.steps)
     validation = Validation(settings.data, processor, settings.training.batch_seconds)
     if settings.model.pretrained is None and checkpoint is None:
@@ -116,6 +116,7 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     announce(model, feed, validation, folder)
     planned = plan(model, feed, processor, settings.training.distillation_weight > 0)
     begin(settings, folder, feed)
+    feed.fill(model)
     started = time.monotonic()
     with (
         training_bar(feed.steps) as bar,
@@ -136,7 +137,7 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
         if stop.asked and trainer.state.global_step < feed.steps:
             raise TinyAudioError(f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}")
     share = 1 - trainer.start_step / feed.steps
-    cost = spent(share * planned.total, trainer.meter.all_flops, trainer.meter.all_seconds, trainer.gpus)
+    cost = spent(share * planned.steps, trainer.meter.all_flops, trainer.meter.all_seconds, trainer.gpus)
     return result(trainer, settings, seconds, cost, [publisher.outcome() for publisher in publishers])
 
 
@@ -151,6 +152,24 @@ def training_corpora(settings: Settings) -> list[Corpus]:
     """The clips to train on, of each part of a mixture, sampled if the settings say so."""
     parts = parts_of(settings.data)
     return [open_corpus(part, part.train_split, max_samples=part.max_train_samples) for part in parts]
+
+
+def make_feed(settings: Settings, corpora: Sequence[Corpus] | None, model: ASRModel) -> Feed:
+    """What the model is trained on; its `fill` comes before the first step.
+
+    Args:
+        corpora: of `training_corpora`; None for a stream.
+
+    Raises:
+        TinyAudioError: no clip can be trained on, or the encoder's frames are to be kept and it is trained.
+    """
+    window = model.processor.max_samples
+    if corpora is None:
+        return StreamFeed(settings, window)
+    if not settings.training.cache_features:
+        return ClipFeed(corpora, settings, window)
+    check_frozen(model)
+    return CachedFeed(corpora, settings, window)
 
 
 def check_machine(settings: Settings) -> None:

@@ -173,6 +173,11 @@ class TrainingSettings:
     augment: AugmentSettings = field(
         default_factory=AugmentSettings, metadata={"help": "How the waveforms of training clips are changed."}
     )
+    cache_features: bool = _option(
+        False, "Keep the frozen encoder's frames on disk, computed once before the first step."
+    )
+    cache_dir: str | None = _option(None, "Where; null for ~/.cache/tiny-audio/features.")
+    cache_dtype: str = _option("bf16", "Precision of the frames on disk: bf16, fp16 or fp32.")
     dtype: str = _option("fp32", "Computing precision: fp32, or mixed precision in bf16 or fp16 (a GPU).")
     gradient_checkpointing: bool = _option(False, "Recompute the language model's layers instead of keeping them.")
     seed: int = _option(
@@ -194,6 +199,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         _one_of("training.lr_scheduler", self.lr_scheduler, SCHEDULES)
         _one_of("training.dtype", self.dtype, DTYPES)
+        _one_of("training.cache_dtype", self.cache_dtype, DTYPES)
         _one_of("training.report_to", self.report_to, TRACKERS)
         for name in ("max_steps", "gradient_accumulation_steps", "batch_size", "logging_steps", "eval_steps"):
             _at_least(f"training.{name}", getattr(self, name), 1)
@@ -223,6 +229,17 @@ class TrainingSettings:
             )
         if self.max_steps is None and self.num_epochs is None:
             raise TinyAudioError("Neither training.max_steps nor training.num_epochs is set; set one of them.")
+        if self.cache_features:
+            self._check_cachable()
+
+    def _check_cachable(self) -> None:
+        masks = [name for name in ("time_masks", "frequency_masks") if getattr(self, name)]
+        changing = [*masks, *(["augment"] if self.augment.active else [])]
+        if changing:
+            raise TinyAudioError(
+                f"training.{changing[0]} changes the audio in every epoch, and training.cache_features keeps what the "
+                "encoder made of it once; leave one of the two out."
+            )
 
 
 @dataclass
@@ -247,6 +264,10 @@ class Settings:
                     raise TinyAudioError(
                         f"training.{name} has no effect where the CTC head alone is trained; leave it out."
                     )
+        if self.training.cache_features and self.data.streaming:
+            raise TinyAudioError(
+                "training.cache_features needs the clips before the first step; expected data.streaming=false with it."
+            )
         if self.training.distillation_weight and not self.model.freeze_language_model:
             raise TinyAudioError(
                 f"training.distillation_weight is {self.training.distillation_weight} with model.freeze_language_model=false; "

@@ -22,7 +22,7 @@ from tiny_audio.model_source import BEST
 from .allocation import keep_freed_memory
 from .augment import drop_audio_tokens, spec_augment
 from .checkpoints import LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of, truncate_log, write_whole
-from .ctc import audio_inputs, ctc_loss, trains_head_alone
+from .ctc import audio_inputs, ctc_loss, frame_lengths, trains_head_alone
 from .distillation import distillation_loss, teacher_logits
 from .feed import Feed
 from .gpus import gpu_table
@@ -161,10 +161,9 @@ class SpeechTrainer(Trainer):
             auxiliary = self.model.config.router_aux_loss_coef * outputs.auxiliary_loss
         return (1 - weight) * (outputs.loss - auxiliary) + weight * divergence + auxiliary
 
-    def _ctc_loss(self, scores: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _ctc_loss(self, scores: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """The batch's sum; logged as its mean over the label tokens, like the other losses."""
-        lengths = self.model.encoder.output_length(inputs["audio_attention_mask"].sum(-1))
-        loss = ctc_loss(scores, lengths, inputs["ctc_labels"])
+        loss = ctc_loss(scores, frame_lengths(self.model, inputs), inputs["ctc_labels"])
         self._note("ctc_loss", loss / (inputs["labels"] != IGNORED_LABEL).sum())
         return loss
 
