@@ -1,5 +1,6 @@
 """Checkpoints go to a stand-in of the Hub while a run trains; what fails there is said and ends nothing."""
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,5 +124,13 @@ def test_what_cannot_be_pushed_is_said_at_the_start(network, server, settings_of
 def test_without_network_the_run_trains(network, settings_of, tmp_path, capsys):
     network("http://127.0.0.1:9")
     assert "checkpoint-3 is not at me/mine" in train(settings_of(tmp_path / "run", PUSH)).summary()
-    warnings = capsys.readouterr().err
-    assert "Warning: The Hub cannot be reached (" in warnings and "the run begins" in warnings
+    assert "Warning: The Hub cannot be reached (" in capsys.readouterr().err
+
+
+def test_a_hub_that_never_answers_does_not_hold_the_training_up(network, settings_of, tmp_path, monkeypatch, capsys):
+    for name in ("OPEN_SECONDS", "FINISH_SECONDS"):
+        monkeypatch.setattr(f"tiny_audio.training.publish.{name}", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        network(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert "checkpoint-3 is not at me/mine" in train(settings_of(tmp_path / "run", PUSH)).summary()
+    assert "Warning: The Hub has not answered" in capsys.readouterr().err

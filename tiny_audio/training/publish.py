@@ -19,6 +19,8 @@ from tiny_audio.model_source import BEST
 from .checkpoints import LOG_FILE, SETTINGS_FILE, SNAPSHOT, remove
 from .schema import TrainingSettings
 
+REFUSALS = (400, 401, 402, 403, 404)  # HTTP statuses that trying again would not change
+OPEN_SECONDS = 30.0  # that the training waits for the Hub before it begins
 FINISH_SECONDS = 600.0  # that the end of a run waits for its last upload
 GRACE_SECONDS = 20.0  # that a run waits which was stopped: its machine may be taken back
 
@@ -39,13 +41,22 @@ class Publisher(TrainerCallback):
         self._changed = threading.Condition()
         self._waiting: Path | None = None  # snapshots
         self._under_way: Path | None = None
-        self._opened = False
+        self._opened, self._tried = False, threading.Event()
+        self._refusal: TinyAudioError | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Looks whether the token may write there, before anything is paid for."""
-        if state.is_world_process_zero:
-            self._begin()
-            threading.Thread(target=self._push_what_comes, daemon=True).start()
+        """Looks whether the token may write there, before anything is paid for.
+
+        Raises:
+            TinyAudioError: it may not, or the name is wrong.
+        """
+        if not state.is_world_process_zero:
+            return
+        threading.Thread(target=self._work, daemon=True).start()
+        if not self._tried.wait(OPEN_SECONDS):
+            warn(f"The Hub has not answered for {OPEN_SECONDS:.0f} s; the run begins.")
+        if self._refusal is not None:
+            raise self._refusal
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """A checkpoint is whole, and `best` if there is one yet."""
@@ -84,26 +95,6 @@ class Publisher(TrainerCallback):
 
     # ---- the training's side
 
-    def _begin(self) -> None:
-        from huggingface_hub.errors import HfHubHTTPError
-
-        try:
-            self._open()
-        except HfHubHTTPError as error:
-            if error.response.status_code >= 500:
-                return self._unreachable(error)
-            raise TinyAudioError(
-                f"{self.repository} cannot be pushed to ({_reason(error)}); check its name and that the token may write "
-                "there, or leave out training.push_to."
-            ) from error
-        except Exception as error:  # noqa: BLE001 - no network now is none of the training's business
-            self._unreachable(error)
-
-    def _unreachable(self, error: Exception) -> None:
-        warn(
-            f"The Hub cannot be reached ({_reason(error)}); the run begins, and each checkpoint is pushed if it can be."
-        )
-
     def _offer(self) -> None:
         """In place of what still waits."""
         try:
@@ -138,10 +129,12 @@ class Publisher(TrainerCallback):
 
     # ---- the thread's side
 
-    def _push_what_comes(self) -> None:
+    def _work(self) -> None:
         from huggingface_hub.utils import disable_progress_bars
 
         disable_progress_bars()  # the training has its own
+        self._refusal = self._try_to_open()
+        self._tried.set()
         while True:
             snapshot = self._next()
             self._push(snapshot)
@@ -149,6 +142,21 @@ class Publisher(TrainerCallback):
             with self._changed:
                 self._under_way = None
                 self._changed.notify_all()
+
+    def _try_to_open(self) -> TinyAudioError | None:
+        """What the Hub refuses for good; that it cannot be reached now is only said."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            self._open()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the network, the training goes on
+            if isinstance(error, HfHubHTTPError) and error.response.status_code in REFUSALS:
+                return TinyAudioError(
+                    f"{self.repository} cannot be pushed to ({_reason(error)}); check its name and that the token may "
+                    "write there, or leave out training.push_to."
+                )
+            warn(f"The Hub cannot be reached ({_reason(error)}); the run goes on, and each checkpoint is tried.")
+        return None
 
     def _next(self) -> Path:
         with self._changed:
