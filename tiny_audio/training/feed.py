@@ -30,6 +30,7 @@ from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 
 from .augment import BatchNumbers, InstructionDraw
+from .interruption import outlive_terminate
 from .memory import RememberingProcessor
 from .schema import Settings, TrainingSettings
 
@@ -251,4 +252,4 @@ def worker_options(number: int) -> dict[str, Any]:
     """Of a DataLoader with so many workers."""
     # A generator of its own: the loader would take its seed from the global one, and a resumed run has one loader more.
     options: dict[str, Any] = {"num_workers": number, "generator": torch.Generator().manual_seed(0)}
-    return {**options, "prefetch_factor": 4} if number else options
+    return {**options, "prefetch_factor": 4, "worker_init_fn": outlive_terminate} if number else options

@@ -9,7 +9,6 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers import TrainerCallback, set_seed
@@ -20,6 +19,7 @@ from tiny_audio.data import Corpus, Skipped, open_corpus, parts_of
 from tiny_audio.data.augmentation import Recordings
 from tiny_audio.data.stream_batches import place_among_ranks
 from tiny_audio.errors import TinyAudioError, require_extra
+from tiny_audio.evaluation.results import write_atomically
 from tiny_audio.model.encoders import quiet_transformers
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
@@ -27,15 +27,17 @@ from tiny_audio.model_source import BEST
 
 from .build import PartSize, build_model, part_sizes
 from .cached_feed import CachedFeed, check_frozen
-from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
+from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of, tidy
 from .config import compose, overridden
 from .cost import Spent, plan, spent
 from .ctc import leaves_head_behind
 from .feed import ClipFeed, Feed, StreamFeed
 from .initialization import match_embedding_scale
 from .interruption import StopOnTerminate
+from .precision import check_precision
 from .processes import gathered, is_first, joined, said_once, summed, together
 from .progress import ShowProgress, training_bar
+from .publish import check_push, publishing
 from .schema import SECTIONS, Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
 from .validation import Validation
@@ -66,6 +68,7 @@ class TrainResult:
     skipped: Skipped
     next_commands: tuple[str, ...]
     used: dict[str, int]  # clips of each part of a mixture
+    pushed: tuple[str, ...] = ()  # a line on what is on the Hub, where that was asked for
 
     def summary(self) -> str:
         """The result and the next commands to type, for people."""
@@ -77,6 +80,7 @@ class TrainResult:
             *([f"Clips used: {shares_of(self.used)}."] if self.used else []),
             f"Data: {self.skipped.summary()}.",
             f"Best model: {self.model}",
+            *self.pushed,
             "Next:",
             *(f"  {command}" for command in self.next_commands),
         )
@@ -123,8 +127,13 @@ def _train(settings: Settings, resume: str | None) -> TrainResult:
     begin(settings, folder, feed)
     feed.fill(model)
     started = time.monotonic()
-    with training_bar(feed.steps) as bar, quiet_transformers(), StopOnTerminate() as stop:
-        callbacks = [stop, ShowProgress(bar, feed.steps), *trackers(settings, folder, checkpoint)]
+    with (
+        training_bar(feed.steps) as bar,
+        quiet_transformers(),
+        StopOnTerminate() as stop,
+        publishing(settings.training, folder) as publishers,
+    ):
+        callbacks = [stop, ShowProgress(bar, feed.steps), *publishers, *trackers(settings, folder, checkpoint)]
         trainer = SpeechTrainer(model, settings, feed, validation, folder, callbacks)
         try:
             trainer.fit(checkpoint)
@@ -134,13 +143,14 @@ def _train(settings: Settings, resume: str | None) -> TrainResult:
         finally:
             if is_first():
                 feed.skipped.write(folder / SKIPPED_FILE)
-    if trainer.state.global_step < feed.steps:
-        ended = f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}"
-        raise said_once(TinyAudioError(ended))
+        seconds = time.monotonic() - started
+        if trainer.state.global_step < feed.steps:
+            ended = f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}"
+            raise said_once(TinyAudioError(ended))
     share = 1 - trainer.start_step / feed.steps
-    processes, flops, seconds = summed((1, trainer.meter.all_flops, trainer.meter.all_seconds))
-    cost = spent(share * planned.steps, flops, seconds / processes, trainer.gpus, round(processes))
-    return result(trainer, settings, time.monotonic() - started, cost)
+    processes, flops, busy = summed((1, trainer.meter.all_flops, trainer.meter.all_seconds))
+    cost = spent(share * planned.steps, flops, busy / processes, trainer.gpus, round(processes))
+    return result(trainer, settings, seconds, cost, [publisher.outcome() for publisher in publishers])
 
 
 def _how_to_go_on(folder: Path) -> str:
@@ -177,8 +187,9 @@ def make_feed(settings: Settings, corpora: Sequence[Corpus] | None, model: ASRMo
 
 def check_machine(settings: Settings) -> None:
     """Fails early where something that the settings ask for is not here."""
-    if settings.training.dtype == "fp16" and not torch.cuda.is_available():
-        raise TinyAudioError("training.dtype=fp16 needs a CUDA GPU and there is none here; use bf16 or fp32.")
+    check_precision(settings.training.dtype)
+    if settings.training.push_to is not None:
+        check_push(settings.training.push_to)
     for folder in (settings.training.augment.noise_folder, settings.training.augment.rir_folder):
         if folder is not None:
             Recordings(folder)
@@ -307,7 +318,8 @@ def begin(settings: Settings, folder: Path, feed: Feed) -> None:
     if not is_first():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS_FILE).write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)), encoding="utf-8")
+    tidy(folder)
+    write_atomically(folder / SETTINGS_FILE, OmegaConf.to_yaml(OmegaConf.structured(settings)))
     feed.skipped.write(folder / SKIPPED_FILE)
 
 
@@ -329,7 +341,9 @@ def trackers(settings: Settings, folder: Path, checkpoint: Path | None) -> list[
     return []
 
 
-def result(trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spent) -> TrainResult:
+def result(
+    trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spent, pushed: Sequence[str] = ()
+) -> TrainResult:
     """Collects what the trainer logged last."""
     history = trainer.state.log_history
 
@@ -354,4 +368,5 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spe
         skipped=trainer.feed.skipped,
         next_commands=tuple(commands),
         used={part.name: trainer.feed.used[part.name] for part in trainer.feed.parts if part.name},
+        pushed=tuple(pushed),
     )

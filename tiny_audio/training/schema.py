@@ -192,6 +192,11 @@ class TrainingSettings:
     eval_steps: int | None = _option(None, "Steps between two validations; null for one, at the end.")
     save_steps: int | None = _option(None, "Steps between two checkpoints to resume from; null for one, at the end.")
     save_total_limit: int | None = _option(2, "Checkpoints to resume from that are kept, beside `best`; null for all.")
+    push_to: str | None = _option(
+        None,
+        "Hub model that gets `best` in the background after each checkpoint, OWNER/NAME; made private if it is new.",
+    )
+    push_checkpoints: bool = _option(False, "Push the newest checkpoint too, so that the run can go on elsewhere.")
     report_to: str = _option("tensorboard", "Where the curves go besides log.jsonl: tensorboard, wandb or none.")
 
     def __post_init__(self) -> None:
@@ -221,6 +226,10 @@ class TrainingSettings:
         for name in ("batch_seconds", "num_epochs", "distillation_temperature"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < inf:
                 raise TinyAudioError(f"training.{name} is {getattr(self, name)}; expected more than 0.")
+        if self.push_checkpoints and self.push_to is None:
+            raise TinyAudioError(
+                "training.push_checkpoints is true and training.push_to is not set; set it to OWNER/NAME."
+            )
         if self.max_steps is None and self.num_epochs is None:
             raise TinyAudioError("Neither training.max_steps nor training.num_epochs is set; set one of them.")
         if self.cache_features:

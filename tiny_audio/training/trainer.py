@@ -40,6 +40,7 @@ from .validation import Validation
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 USED_FILE = "used.json"  # in a checkpoint: clips of each part of a mixture so far
+UNLOGGED_FILE = "unlogged.json"  # in a checkpoint between two entries of the log: the losses since the last one
 NEVER = 10**12  # steps between two events that only the end of the run brings
 
 
@@ -91,6 +92,7 @@ class SpeechTrainer(Trainer):
         self.head_alone = trains_head_alone(model)
         self.start_step = 0
         self._numbers: Iterator[int] = iter(())  # in the run, of the batches of a step that are still to come
+        self._unlogged: dict[str, Any] = {}  # of the process that began the run
         self.settings = settings.training
         model.label_smoothing = self.settings.label_smoothing
         if not self.settings.distillation_weight:  # which compares logits
@@ -120,6 +122,8 @@ class SpeechTrainer(Trainer):
             self.start_step = step_of(checkpoint)
             if (checkpoint / USED_FILE).is_file():
                 self.feed.used.update(json.loads((checkpoint / USED_FILE).read_text()))
+            if (checkpoint / UNLOGGED_FILE).is_file():
+                self._unlogged = json.loads((checkpoint / UNLOGGED_FILE).read_text())
         if is_first():
             self._tidy(checkpoint)
         if self.args.device.type == "cpu":
@@ -260,11 +264,22 @@ class SpeechTrainer(Trainer):
 
     # ---- logging and validation
 
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         self.meter.stop()
+        if self._unlogged:
+            self._take_up_unlogged(tr_loss)
         if self.control.should_log or self.control.should_evaluate or self.control.should_save:
             self._stop_if_not_finite()
-        super()._maybe_log_save_evaluate(*args, **kwargs)
+        super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
+
+    def _take_up_unlogged(self, tr_loss: torch.Tensor) -> None:
+        """The first entry of a resumed run counts the steps before the checkpoint too, as that of a whole run does."""
+        tr_loss += self._unlogged["loss"]
+        self._globalstep_last_logged = self._unlogged["after_step"]
+        for name, values in self._unlogged["parts"].items():
+            before = [torch.tensor(value, device=self.args.device) for value in values]
+            self._parts[name] = [*before, *self._parts.get(name, ())]
+        self._unlogged = {}
 
     def _stop_if_not_finite(self) -> None:
         bad = [step for step in gathered(int(self._first_bad_step)) if step >= 0]
@@ -315,14 +330,25 @@ class SpeechTrainer(Trainer):
         self.model.save_pretrained(output_dir or self.folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        optimizer = self.optimizer.state_dict()  # of shards, all processes give theirs
+        optimizer, unlogged = self.optimizer.state_dict(), self._not_yet_logged()  # all processes give theirs
         with whole(self.model):
             if is_first():
                 folder = self.folder / f"checkpoint-{self.state.global_step}"
-                write_whole(folder, lambda folder: self._write_checkpoint(folder, optimizer))
+                write_whole(folder, lambda folder: self._write_checkpoint(folder, optimizer, unlogged))
                 rotate(self.folder, self.args.save_total_limit)
 
-    def _write_checkpoint(self, folder: Path, optimizer: dict[str, Any]) -> None:
+    def _not_yet_logged(self) -> dict[str, Any]:
+        """The losses since the last entry of the log, means of the processes; empty where there are none."""
+        if self._globalstep_last_logged == self.state.global_step:
+            return {}
+        own = {"loss": [float(self._tr_loss)], **{name: [*map(float, values)] for name, values in self._parts.items()}}
+        everyone = gathered(own)
+        means = {
+            name: [sum(each) / len(each) for each in zip(*(one[name] for one in everyone), strict=True)] for name in own
+        }
+        return {"loss": means.pop("loss")[0], "after_step": self._globalstep_last_logged, "parts": means}
+
+    def _write_checkpoint(self, folder: Path, optimizer: dict[str, Any], unlogged: dict[str, Any]) -> None:
         self.save_model(folder)
         torch.save(optimizer, folder / OPTIMIZER_NAME)
         torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
@@ -330,6 +356,8 @@ class SpeechTrainer(Trainer):
         self.state.save_to_json(str(folder / STATE_FILE))
         if self.feed.used:
             (folder / USED_FILE).write_text(json.dumps(self.feed.used))
+        if unlogged:
+            (folder / UNLOGGED_FILE).write_text(json.dumps(unlogged))
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """Of a resumed run, the intervals are those of the settings, not those it began with."""
