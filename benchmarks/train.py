@@ -77,6 +77,7 @@ def ours(model, options: Options, bf16: bool) -> tuple[Moment, Moment]:
     from transformers import TrainerCallback
 
     from tiny_audio.training import compose
+    from tiny_audio.training.budget import with_budget
     from tiny_audio.training.feed import ClipFeed
     from tiny_audio.training.run import training_corpora
     from tiny_audio.training.trainer import SpeechTrainer
@@ -97,7 +98,9 @@ def ours(model, options: Options, bf16: bool) -> tuple[Moment, Moment]:
         ],
         data=options.data,
     )
-    feed = ClipFeed(training_corpora(settings), settings, model.processor.max_samples)
+    corpora = training_corpora(settings)
+    settings = with_budget(settings, model, corpora)
+    feed = ClipFeed(corpora, settings, model.processor.max_samples)
     moments: list[Moment] = []
 
     class Watch(TrainerCallback):

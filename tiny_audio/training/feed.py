@@ -85,7 +85,7 @@ class ClipFeed:
         """The batches of the run from number `start` on; its length is that of the whole run."""
         if not self.training.augment.active:  # else a clip is never the same again
             processor = RememberingProcessor(processor, self.cache_bytes)
-        collator = _collator(processor, self.training, start)
+        collator = collator_of(processor, self.training, start)
         batches = RunBatches(self.sampler, start, self.steps * self.accumulation)
         return DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=collator, **_workers(self.training.num_workers)
@@ -159,7 +159,7 @@ class StreamFeed:
 
     def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
         """The batches of the run from number `start` on, endlessly."""
-        collator = _collator(processor, self.training, start)
+        collator = collator_of(processor, self.training, start)
         dataset, workers = self._dataset(start), _workers(self.training.num_workers)
         return DataLoader(dataset, batch_size=None, collate_fn=collator, **workers)
 
@@ -189,6 +189,11 @@ class StreamFeed:
 Feed = ClipFeed | StreamFeed
 
 
+def feed_of(settings: Settings, corpora: list[Corpus] | None, max_samples: int | None) -> Feed:
+    """The clips of the corpora, or of streams where there are none."""
+    return StreamFeed(settings, max_samples) if corpora is None else ClipFeed(corpora, settings, max_samples)
+
+
 class RunBatches(Sampler[list[int]]):
     """Batches number `start` to `stop`; the length counts those before `start` too, as the Trainer expects."""
 
@@ -202,7 +207,8 @@ class RunBatches(Sampler[list[int]]):
         return self.stop
 
 
-def _collator(processor: ASRProcessor, training: TrainingSettings, start: int) -> SpeechCollator:
+def collator_of(processor: ASRProcessor, training: TrainingSettings, start: int = 0) -> SpeechCollator:
+    """What makes the batches of a loader that begins with number `start`."""
     draw = InstructionDraw(training.prompt_variety, training.seed, start) if training.prompt_variety else None
     augment = None
     if training.augment.active:
@@ -215,7 +221,13 @@ def _own_seconds(training: TrainingSettings) -> float:
     return training.batch_seconds * training.augment.batch_share
 
 
+def pins(device_type: str) -> bool:
+    """Whether batches for this kind of device lie in pinned memory, from which they are copied beside the computing."""
+    return device_type == "cuda"
+
+
 def _workers(number: int) -> dict[str, Any]:
     # A generator of its own: the loader would take its seed from the global one, and a resumed run has one loader more.
     options: dict[str, Any] = {"num_workers": number, "generator": torch.Generator().manual_seed(0)}
+    options["pin_memory"] = pins("cuda" if torch.cuda.is_available() else "cpu")
     return {**options, "prefetch_factor": 4} if number else options

@@ -24,16 +24,18 @@ from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 from tiny_audio.model_source import BEST
 
+from .budget import with_budget, with_seconds
 from .build import PartSize, build_model, part_sizes
 from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
+from .compilation import check_compiler
 from .config import compose, overridden
 from .cost import Spent, plan, spent
 from .ctc import leaves_head_behind
-from .feed import ClipFeed, Feed, StreamFeed
+from .feed import Feed, feed_of
 from .initialization import match_embedding_scale
 from .interruption import StopOnTerminate
 from .progress import ShowProgress, training_bar
-from .schema import SECTIONS, Settings, to_settings, to_tree
+from .schema import AUTO, SECTIONS, Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
 from .validation import Validation
 
@@ -103,8 +105,8 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
     set_seed(settings.training.seed)
     model = build_model(settings.model)
     processor: ASRProcessor = model.processor  # type: ignore[assignment]
-    window = processor.max_samples
-    feed: Feed = StreamFeed(settings, window) if corpora is None else ClipFeed(corpora, settings, window)
+    settings = with_budget(with_budget_before(settings, checkpoint), model, corpora)
+    feed = feed_of(settings, corpora, processor.max_samples)
     check_unfinished(checkpoint, feed.steps)
     validation = Validation(settings.data, processor, settings.training.batch_seconds)
     if settings.model.pretrained is None and checkpoint is None:
@@ -147,6 +149,8 @@ def check_machine(settings: Settings) -> None:
     """Fails early where something that the settings ask for is not here."""
     if settings.training.dtype == "fp16" and not torch.cuda.is_available():
         raise TinyAudioError("training.dtype=fp16 needs a CUDA GPU and there is none here; use bf16 or fp32.")
+    if settings.training.compile:
+        check_compiler()
     for folder in (settings.training.augment.noise_folder, settings.training.augment.rir_folder):
         if folder is not None:
             Recordings(folder)
@@ -209,11 +213,25 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
     changed = {key: (old, current.get(key)) for key, old in earlier.items() if current.get(key) != old}
     fixed = {f"training.{name}" for name in FIXED_TRAINING}
     described = {key: f"{key} was {old}, is {new}" for key, (old, new) in changed.items()}
+    if settings.training.batch_seconds == AUTO:  # what was found then is taken
+        described.pop("training.batch_seconds", None)
     wrong = [text for key, text in described.items() if not key.startswith("training.") or key in fixed]
     if wrong:
         raise TinyAudioError(f"{checkpoint} belongs to a run with other settings: {'; '.join(wrong)}.")
     if described:
         warn(f"Going on with other settings: {'; '.join(described.values())}.")
+
+
+def with_budget_before(settings: Settings, checkpoint: Path | None) -> Settings:
+    """The settings with the budget that a run to go on with has found, where they say `auto`."""
+    if settings.training.batch_seconds != AUTO or checkpoint is None:
+        return settings
+    file = checkpoint.parent / SETTINGS_FILE
+    if not file.is_file():
+        raise TinyAudioError(f"{file} is not there, so what training.batch_seconds=auto found is not known; set it.")
+    before = _saved_settings(file)["training"]
+    checkpointing = settings.training.gradient_checkpointing or before["gradient_checkpointing"]
+    return with_seconds(settings, before["batch_seconds"], gradient_checkpointing=checkpointing)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -21,12 +21,14 @@ from tiny_audio.model_source import BEST
 
 from .augment import drop_audio_tokens, spec_augment
 from .checkpoints import LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of, truncate_log, write_whole
+from .compilation import compile_layers
 from .ctc import audio_inputs, ctc_loss, trains_head_alone
 from .distillation import distillation_loss, teacher_logits
-from .feed import Feed
+from .feed import Feed, pins
 from .gpus import gpu_table
 from .loss import piecewise_loss
 from .meter import Meter
+from .out_of_memory import PaddedSize, explained, out_of_memory
 from .schema import Settings, TrainingSettings
 from .validation import Validation
 
@@ -64,6 +66,7 @@ class SpeechTrainer(Trainer):
         here = self.gpus.here()
         self.meter = Meter(model, settings.training.distillation_weight > 0, here and here[1].tflops * 1e12)
         self._parts: dict[str, list[torch.Tensor]] = {}  # of the loss, a batch each, since the last entry of the log
+        self._sizes: list[PaddedSize] = []  # of the batches of the step that runs
         self.head_alone = trains_head_alone(model)
         self.start_step = 0
         self.settings = settings.training
@@ -82,6 +85,8 @@ class SpeechTrainer(Trainer):
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
         self._checkpointed = checkpointed_layers(model) if settings.training.gradient_checkpointing else []
+        if self.settings.compile:
+            compile_layers(model)
         self._first_bad_step = torch.full((), -1, dtype=torch.long, device=self.args.device)
 
     def fit(self, checkpoint: Path | None = None) -> None:
@@ -95,8 +100,11 @@ class SpeechTrainer(Trainer):
                 warn(f"Later checkpoints of {self.folder} are kept as {', '.join(path.name for path in moved)}.")
         else:
             (self.folder / LOG_FILE).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
-        with self.meter.parts.attached():
+        with self.meter.parts.attached(), explained(self._out_of_memory):
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    def _out_of_memory(self) -> str:
+        return out_of_memory(self.state.global_step, self._sizes, self.settings, self.folder, self.args.device)
 
     # ---- data and loss
 
@@ -113,9 +121,17 @@ class SpeechTrainer(Trainer):
         for batch in batches:
             self.feed.skipped.update(batch.pop("skipped"))
             self.feed.used.update(batch.pop("parts", ()))
-            self.meter.count(batch.pop("audio_seconds"), batch)
+            seconds = batch.pop("audio_seconds")
+            self._sizes.append((len(seconds), len(seconds) * float(seconds.max())))
+            self.meter.count(seconds, batch)
         labels = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in batches)
         return batches, torch.tensor(labels, device=device)
+
+    def _prepare_input(self, data: Any) -> Any:
+        """To the device, beside what it computes where the batch is in pinned memory."""
+        if isinstance(data, torch.Tensor):
+            return data.to(self.args.device, non_blocking=pins(self.args.device.type))
+        return super()._prepare_input(data)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -207,6 +223,7 @@ class SpeechTrainer(Trainer):
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         self.meter.stop()
+        self._sizes.clear()
         if self.control.should_log or self.control.should_evaluate or self.control.should_save:
             self._stop_if_not_finite()
         super()._maybe_log_save_evaluate(*args, **kwargs)
@@ -234,7 +251,8 @@ class SpeechTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation loss and WER; the WER is a fraction."""
-        with self.accelerator.autocast():
+        # decoding a token at a time would be compiled for each length of its cache
+        with self.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
             measured = self.validation.measure(self.model)
         metrics = {"eval_loss": measured.loss, "eval_wer": measured.wer, "eval_clips": measured.clips}
         metrics |= {f"eval_wer_{name}": wer for name, wer in measured.part_wers.items()}
