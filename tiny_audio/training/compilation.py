@@ -6,7 +6,6 @@ from torch import nn
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.modeling import ASRModel
 
-
 BACKEND = "inductor"
 VARIANTS = 32  # compiled at most; torch's own 8 are soon met
 

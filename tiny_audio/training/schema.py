@@ -153,6 +153,9 @@ class TrainingSettings:
         "Seconds of audio in a batch, padding included; `auto`: as many as are fastest and fit, found at the start.",
     )
     batch_size: int | None = _option(None, "At most this many clips in a batch; null for no such limit.")
+    packing: bool | None = _option(
+        None, "Lay the clips of a batch end to end for the language model; null for where it is faster: bf16 on CUDA."
+    )
     gradient_accumulation_steps: int = _option(
         1, "Batches that make one optimizer step, weighted by their label tokens."
     )

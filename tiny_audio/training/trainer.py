@@ -19,6 +19,7 @@ from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import IGNORED_LABEL
 from tiny_audio.model_source import BEST
 
+from .allocation import keep_freed_memory
 from .augment import drop_audio_tokens, spec_augment
 from .checkpoints import LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of, truncate_log, write_whole
 from .compilation import compile_layers
@@ -29,6 +30,7 @@ from .gpus import gpu_table
 from .loss import piecewise_loss
 from .meter import Meter
 from .out_of_memory import PaddedSize, explained, out_of_memory
+from .packing import pack, packs
 from .schema import Settings, TrainingSettings
 from .validation import Validation
 
@@ -79,6 +81,9 @@ class SpeechTrainer(Trainer):
         super().__init__(
             model=model, args=arguments, train_dataset=feed.dataset, eval_dataset=validation, callbacks=callbacks
         )
+        half = settings.training.dtype != "fp32" or model.language_model.dtype != torch.float32
+        if packs(self.settings.packing, self.args.device.type, half):
+            pack(model, self.settings.packing)
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
         self.model.config.__dict__.pop("use_cache", None)  # the Trainer's, not part of our checkpoints
@@ -100,6 +105,8 @@ class SpeechTrainer(Trainer):
                 warn(f"Later checkpoints of {self.folder} are kept as {', '.join(path.name for path in moved)}.")
         else:
             (self.folder / LOG_FILE).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+        if self.args.device.type == "cpu":
+            keep_freed_memory()
         with self.meter.parts.attached(), explained(self._out_of_memory):
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
