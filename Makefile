@@ -1,5 +1,5 @@
-# make quickstart: train, measure and use a recogniser on this machine.  make test: what CI runs.
-# Both make .venv first; they need Python 3.11 to 3.13 and make, nothing else.
+# make quickstart: train, measure and use a recogniser on this machine.  make test: what CI runs.  make test-slow: what takes minutes.
+# All make .venv first; they need Python 3.11 to 3.13 and make, nothing else.
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := outputs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: quickstart install test
+.PHONY: quickstart install test test-slow
 
 quickstart: $(VENV)/.train
 	@echo "== Train only the projector, from random, between nano's frozen encoder and language model"
@@ -23,6 +23,9 @@ install: $(VENV)/.train
 
 test: $(VENV)/.dev
 	$(BIN)/ta dev check
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow -s
 
 # A file in the environment says that these requirements are installed; it is made again when they change.
 $(VENV)/.train $(VENV)/.dev: pyproject.toml | $(BIN)/python

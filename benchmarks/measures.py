@@ -40,9 +40,10 @@ class Speed:
     data_wait_ratio: float
     seconds: float
     peak_bytes: int = 0
+    cached: int = 0  # 1 where the encoder's frames came from the feature cache
 
 
-def between(begin: Moment, end: Moment, peak_bytes: int = 0) -> Speed:
+def between(begin: Moment, end: Moment, peak_bytes: int = 0, cached: bool = False) -> Speed:
     """What was done from one moment to the other."""
     seconds, frames = end.clock - begin.clock, end.frames - begin.frames
     return Speed(
@@ -51,6 +52,7 @@ def between(begin: Moment, end: Moment, peak_bytes: int = 0) -> Speed:
         data_wait_ratio=(end.waited - begin.waited) / seconds,
         seconds=seconds,
         peak_bytes=peak_bytes,
+        cached=int(cached),
     )
 
 

@@ -4,13 +4,16 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Hub(ThreadingHTTPServer):
-    """Files of one repository, its commits, and who may write."""
+    """Files of one repository, its commits, and who may write.
+
+    `faults` befall the next commits, one each: a status to answer, "cut" for a closed connection, or what to wait for.
+    """
 
     daemon_threads = True
 
@@ -18,6 +21,9 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.token = files, token
         self.commits: list[dict] = []
+        self.created: dict | None = None
+        self.stored: dict[str, bytes] = {}  # of LFS, by SHA-256
+        self.faults: list[int | str | Callable[[], object]] = []
 
     @property
     def url(self) -> str:
@@ -35,7 +41,13 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        """A file of the repository."""
+        """A file of the repository, or the list of all."""
+        if "/tree/main" in self.path:
+            entries = [
+                {"type": "file", "path": name, "size": len(data), "oid": "0"}
+                for name, data in self.server.files.items()
+            ]
+            return self.answer(200, json.dumps(entries).encode(), {})
         name = self.path.split("/resolve/main/")[-1]
         if "/resolve/main/" not in self.path or name not in self.server.files:
             return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
@@ -49,15 +61,49 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, b'{"errors": [], "warnings": []}', {})
         if self.headers.get("Authorization") != f"Bearer {self.server.token}":
             return self.answer(403, b'{"error": "Forbidden: you may not write here"}', {})
+        if self.path == "/api/repos/create":
+            self.server.created = json.loads(body)
+            return self.answer(200, json.dumps({"url": f"{self.server.url}/me/mine"}).encode(), {})
         if "/preupload/" in self.path:
             files = [
-                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
+                {"path": f["path"], "uploadMode": mode_of(f["path"]), "shouldIgnore": False}
+                for f in json.loads(body)["files"]
             ]
             return self.answer(200, json.dumps({"files": files}).encode(), {})
-        lines = [json.loads(line) for line in body.splitlines()]
+        if self.path.endswith("/info/lfs/objects/batch"):
+            return self.answer(200, json.dumps(self.lfs_actions(json.loads(body))).encode(), {})
+        self.commit([json.loads(line) for line in body.splitlines()])
+
+    def do_PUT(self) -> None:
+        """The content of a file of LFS."""
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.stored[hashlib.sha256(content).hexdigest()] = content
+        self.answer(200, b"", {})
+
+    def lfs_actions(self, asked: dict) -> dict:
+        upload = {"href": f"{self.server.url}/lfs"}
+        objects = [{**entry, "actions": {"upload": upload}} for entry in asked["objects"]]
+        return {"transfer": "basic", "objects": objects}
+
+    def commit(self, lines: list[dict]) -> None:
+        """All of it or, at a fault, nothing."""
+        fault = self.server.faults.pop(0) if self.server.faults else None
+        if fault == "cut":
+            return self.connection.close()
+        if isinstance(fault, int):
+            return self.answer(fault, b'{"error": "it is not well today"}', {})
+        if callable(fault):
+            fault()
+        files = self.server.files
         self.server.commits.append(lines[0]["value"])
         for line in lines[1:]:
-            self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            kind, value = line["key"], line["value"]
+            if kind == "deletedFolder":
+                for name in [name for name in files if name.startswith(value["path"])]:
+                    del files[name]
+            else:
+                content = base64.b64decode(value["content"]) if kind == "file" else self.server.stored[value["oid"]]
+                files[value["path"]] = content
         self.answer(200, json.dumps({"commitUrl": f"{self.server.url}/c/1", "commitOid": self.server.sha}).encode(), {})
 
     def answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
@@ -70,6 +116,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def mode_of(path: str) -> str:
+    """How a file travels: weights by LFS, as on the Hub."""
+    return "lfs" if path.endswith((".safetensors", ".pt", ".pth")) else "regular"
 
 
 @contextmanager

@@ -94,6 +94,15 @@ def test_a_loop_is_timed(side):
     assert padded[0] < speed.padding_ratio < padded[1]
 
 
+def test_a_cached_pass_is_timed_and_said(tmp_path, capsys):
+    cached = ("training.batch_seconds=8", "training.cache_features=true", f"training.cache_dir={tmp_path}")
+    options = training.Options("nano", "quickstart", 6, 2, 1, 1, 0, "cpu", cached)
+    speed = training.measure("ours", options)
+    assert speed.cached and speed.audio_seconds_per_s > 0 and "6 of 6 clips to encode" in capsys.readouterr().err
+    training.show(training.figures({"reference": [Speed(1.0, 0.7, 0.1, 1.0, 800)], "ours": [speed]}))
+    assert "ours, cached" in (shown := capsys.readouterr().out) and "from the feature cache" in shown
+
+
 def test_the_last_pass_is_timed():
     options = training.Options("nano", "quickstart", warm_up=5)
     assert [training.first_timed(before, options) for before in (0, 5, 38)] == [4, 4, 37]

@@ -16,7 +16,7 @@ from tiny_audio.training.feed import ClipFeed, StreamFeed
 from tiny_audio.training.gpus import Gpu, gpu_table, own_file
 from tiny_audio.training.meter import Meter, lengths_of
 from tiny_audio.training.progress import ShowProgress
-from tiny_audio.training.run import training_corpora
+from tiny_audio.training.run import make_feed, training_corpora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,6 +34,25 @@ def test_the_plan_of_all_clips_is_what_the_batches_need(settings_of, tmp_path):
     assert planned.flops["teacher"] > 0 and "counted on 12 clips" in planned.describe()
     guessed = plan(outline(settings.model), feed, None, teacher=True)
     assert guessed.total == pytest.approx(planned.total, rel=0.5) and "guessed" in guessed.basis
+
+
+def test_the_plan_of_a_cached_run_has_the_encoder_once(settings_of, tmp_path):
+    """Its steps are the meter's count without the encoder; what fills the cache is the encoder's share of an epoch."""
+    cached = ("training.cache_features=true", f"training.cache_dir={tmp_path}/cache")
+    settings = settings_of(tmp_path, *cached, "training.max_steps=null", "training.num_epochs=3")
+    model = build_model(settings.model)
+    feed = make_feed(settings, training_corpora(settings), model)
+    uncached = plan(model, ClipFeed(training_corpora(settings_of(tmp_path)), settings_of(tmp_path), None), None, True)
+    planned = plan(model, feed, model.processor, teacher=False)
+    feed.fill(model)
+    meter = Meter(model)
+    for batch in feed.loader(0, model.processor):
+        meter.count(batch["audio_seconds"], batch)
+    assert planned.steps == pytest.approx(meter.all_flops, rel=1e-3) and "encoder" not in planned.flops
+    each = {name: part / uncached.audio_seconds for name, part in uncached.flops.items()}
+    assert planned.once == pytest.approx(each["encoder"] * feed.sampler.epoch_seconds, rel=1e-3)
+    assert planned.flops["projector"] == pytest.approx(each["projector"] * planned.audio_seconds, rel=1e-3)
+    assert planned.total == planned.steps + planned.once and "of it to fill the feature cache" in planned.describe()
 
 
 def test_lengths_are_those_of_a_batch(tiny_checkpoint, tone):
@@ -63,6 +82,14 @@ def test_a_dry_run_prices_the_run(parts, capsys):
     assert re.search(r"Work: [\d.]+ [MG]FLOP for a second of audio .*; counted on 9 clips\.", shown)
     assert all(name in shown for name in ("RTX 4090", "A40", "A100", "L40S", "H100", "H200"))
     assert "an assumption, since no GPU has been measured yet" in shown and "Prices of 20" in shown
+
+
+def test_a_dry_run_prices_the_feature_cache(parts, tmp_path, capsys):
+    cached = ("training.cache_features=true", f"training.cache_dir={tmp_path}/cache")
+    assert run(["train", "--dry-run", *parts, *cached, "data.max_train_samples=9", "training.max_steps=5"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"second of audio \(projector .* in all, [\d.]+ [MG]FLOP of it to fill the feature cache", shown)
+    assert "Training steps, and the feature cache from empty." in shown and not (tmp_path / "cache").exists()
 
 
 def test_a_table_of_ones_own(monkeypatch, tmp_path, capsys):

@@ -21,7 +21,7 @@ from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.training import compose, train
 from tiny_audio.training.build import build_model, part_sizes
-from tiny_audio.training.checkpoints import checkpoints, find_resume, truncate_log, write_whole
+from tiny_audio.training.checkpoints import checkpoints, find_resume, tidy, truncate_log, write_whole
 from tiny_audio.training.initialization import match_embedding_scale
 from tiny_audio.training.run import settings_to_resume
 
@@ -223,29 +223,6 @@ def test_damaged_settings_of_a_run_are_one_line(settings_of, tmp_path, text):
         settings_to_resume(str(tmp_path))
 
 
-RESUME = ("training.max_steps=24", "training.save_steps=3", "training.eval_steps=8", "training.save_total_limit=null")
-
-
-def test_a_killed_run_goes_on_exactly(settings_of, parts, tmp_path):
-    train(settings_of(tmp_path / "whole", *RESUME))
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "tiny_audio.cli.main", "train", *parts, *BASE, *RESUME, "--output-dir", folder]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-    while len(checkpoints(folder)) < 2 and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = [int(path.name.split("-")[1]) for path in checkpoints(folder)]
-    assert 3 < done[-1] < 24
-    with open(folder / "log.jsonl", "a") as log:
-        log.write('{"step": 23, "loss": 1')  # what a kill leaves behind
-    train(settings_of(folder, *RESUME), resume="auto")
-    for key in ("loss", "grad_norm", "learning_rate", "eval_loss", "eval_wer", "audio_seconds", "epoch"):
-        assert log_of(folder, key) == pytest.approx(log_of(tmp_path / "whole", key), abs=1e-5), key
-    ours, theirs = weights_of(folder), weights_of(tmp_path / "whole")
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
-
-
 def test_a_run_that_is_told_to_end_saves_first(settings_of, parts, tmp_path):
     steps = ("training.max_steps=200", "training.save_steps=null", "training.logging_steps=1")
     folder = tmp_path / "told"
@@ -318,6 +295,24 @@ def test_resume_auto_takes_the_newest_run_that_has_a_checkpoint(tmp_path):
     assert find_resume("auto", "a", None, tmp_path) == tmp_path / "a-20260102-000000" / "checkpoint-2"
 
 
+def test_an_entry_of_the_log_begins_where_the_last_one_ended_also_after_a_resume(settings_of, tmp_path):
+    steps = (
+        "training.max_steps=8",
+        "training.logging_steps=4",
+        "training.save_steps=3",
+        "training.save_total_limit=null",
+    )
+    steps += ("model.projector_type=moe",)  # which has a loss of its own
+    train(settings_of(tmp_path / "whole", *steps))
+    (tmp_path / "resumed").mkdir()
+    for name in ("checkpoint-6", "log.jsonl"):
+        (tmp_path / "whole" / name).rename(tmp_path / "resumed" / name)
+    losses = {key: log_of(tmp_path / "resumed", key) for key in ("loss", "auxiliary_loss")}
+    train(settings_of(tmp_path / "resumed", *steps), resume="auto")
+    for key, whole in losses.items():
+        assert len(whole) == 2 and log_of(tmp_path / "resumed", key) == pytest.approx(whole, abs=1e-6), key
+
+
 def test_the_log_is_cut_at_the_resumed_step(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4')
@@ -342,15 +337,33 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
 
 
+def test_what_a_killed_process_leaves_behind_is_cleaned_up(tmp_path):
+    for name in (
+        ".best.old",
+        ".best.unfinished",
+        ".checkpoint-2.old",
+        "checkpoint-2",
+        ".checkpoint-1.deleted",
+        ".checkpoint-2.pushing",
+    ):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".best.old" / "config.json").write_text("{}")
+    for name in (".settings.yaml.77", ".log.jsonl.77", ".gitignore", "log.jsonl"):
+        (tmp_path / name).touch()
+    tidy(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"best", "checkpoint-2", ".gitignore", "log.jsonl"}
+    assert (tmp_path / "best" / "config.json").is_file()
+
+
 FULL_DISK = """
 import resource, signal, sys
 from tiny_audio.training.trainer import SpeechTrainer
 write = SpeechTrainer._write_checkpoint
-def limited(self, folder):
+def limited(self, folder, *states):
     if self.state.global_step >= 2:  # from now on no file may grow beyond 20 kB
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-    write(self, folder)
+    write(self, folder, *states)
 SpeechTrainer._write_checkpoint = limited
 from tiny_audio.cli.main import run
 sys.exit(run(sys.argv[1:]))

@@ -15,6 +15,7 @@ LABELS, DIM, VOCABULARY = 50, 64, 1000
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 4 * VOCABULARY * 7)  # seven labels at a time, and one left over
+    monkeypatch.setattr(module, "CACHED_BYTES", 4 * LABELS * 300)  # 300 words at a time, and 100 left over
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 
 TYPE_CHECKING = False  # importing typing for it would double the time of the import
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from .transcription import transcribe
 
 __version__ = "0.1.0"
+
+if sys.platform == "darwin":  # what Apple's GPUs cannot compute, the CPU does; torch asks for this when it is imported
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 _HOME = {
     "ASRModel": "model.modeling",

@@ -145,13 +145,7 @@ class SpeechCollator:
             examples = self.augment(examples)
         texts = [self.clean(example.text) for example in examples]
         instructions = None if self.draw_instructions is None else self.draw_instructions(len(examples))
-        batch = self.processor(
-            audio=[example.waveform for example in examples],
-            text=texts,
-            sampling_rate=16_000,
-            return_tensors="pt",
-            instructions=instructions,
-        )
+        batch = self.inputs(examples, texts, instructions)
         if self.teacher:
             batch["teacher"] = self.processor.training_tokens(texts, instructions=instructions)
         if vocabulary := self.processor.config.ctc_vocabulary:
@@ -163,6 +157,16 @@ class SpeechCollator:
             "audio_seconds": torch.tensor([example.duration for example in examples], dtype=torch.float32),
             "skipped": [asdict(clip) for clip in clips if isinstance(clip, Dropped)],
         }
+
+    def inputs(self, examples: Sequence[Example], texts: list[str], instructions: list[str] | None) -> dict[str, Any]:
+        """What the model reads of the clips and their labels."""
+        return self.processor(
+            audio=[example.waveform for example in examples],
+            text=texts,
+            sampling_rate=16_000,
+            return_tensors="pt",
+            instructions=instructions,
+        )
 
 
 def ctc_labels(texts: Sequence[str], vocabulary: Sequence[str]) -> Any:

@@ -213,6 +213,7 @@ class ASRModel(PreTrainedModel):
         input_values: torch.Tensor | None = None,
         audio_attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        frames: Frames | None = None,
         **kwargs,
     ) -> ASROutput:
         """One pass over prompts (and answers).
@@ -220,12 +221,15 @@ class ASRModel(PreTrainedModel):
         Args:
             input_ids, attention_mask, labels: (batch, tokens); labels -100 where there is no loss.
             input_features (batch, mels, frames) or input_values (batch, samples), with audio_attention_mask.
+            frames: of the encoder, where they are known already; then no features are needed.
 
         With labels the loss is returned, and logits only where labels stand, so that no (tokens × vocabulary) tensor
         exists for the rest; without, the logits of every position, (batch, tokens, vocabulary). Without input_ids, neither.
         """
-        features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
-        frames = self.encoder(features, mask.sum(-1))
+        features, mask = audio_attention_mask, audio_attention_mask  # neither is read where the frames are known
+        if frames is None:
+            features, mask = _audio_inputs(input_features, input_values, audio_attention_mask)
+            frames = self.encoder(features, mask.sum(-1))
         head_is_trained = self.ctc_head is not None and self.ctc_head.weight.requires_grad
         scores = self.ctc_scores(frames[0]) if head_is_trained else None
         if input_ids is None:

@@ -1,5 +1,6 @@
 """Checkpoints on disk: written whole or not at all, the newest kept, and found again to resume from."""
 
+import errno
 import json
 import os
 import re
@@ -11,10 +12,13 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.evaluation.results import write_atomically
 
 SETTINGS_FILE = "settings.yaml"
 LOG_FILE = "log.jsonl"
 STATE_FILE = "trainer_state.json"
+SNAPSHOT = ".{}.pushing"  # links to what is being pushed, so that it may be replaced meanwhile
+LEFTOVERS = (".*.unfinished", ".*.deleted", SNAPSHOT.format("*"), ".*.yaml.*", ".*.jsonl.*")
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -29,7 +33,21 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     with _explained(folder, temporary):
         temporary.mkdir(parents=True)
         write(temporary)
+        _sync(temporary)
         replace_folder(temporary, folder)
+
+
+def _sync(folder: Path) -> None:
+    """Waits until the disk has it: a machine that loses power may else keep the new name and lose what is in the files."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -50,6 +68,16 @@ def remove(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def tidy(run: Path) -> None:
+    """Cleans up after a process that was killed: what it had set aside comes back, what it had not finished goes."""
+    for old in run.glob(".*.old"):
+        folder = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+        old.rename(folder) if not folder.exists() else remove(old)
+    for pattern in LEFTOVERS:
+        for path in run.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
@@ -146,9 +174,7 @@ def truncate_log(file: Path, step: int) -> None:
     if not file.is_file():
         return
     kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _logged_step(line) <= step]
-    temporary = file.with_name(f".{file.name}")
-    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, file)
+    write_atomically(file, "".join(f"{line}\n" for line in kept))
 
 
 def _logged_step(line: str) -> float:

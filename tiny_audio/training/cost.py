@@ -1,7 +1,7 @@
 """What a run costs: FLOPs, hours and dollars, as planned from model and data, and as they came out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,23 +23,32 @@ UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6
 
 @dataclass(frozen=True)
 class Plan:
-    """FLOPs by part for a number of seconds of audio, and what they were counted on."""
+    """FLOPs of the steps by part for a number of seconds of audio, and what they were counted on.
+
+    `once`: of the encoder over each clip before the first step, to fill an empty feature cache.
+    """
 
     flops: dict[str, float]
     audio_seconds: float
     basis: str
+    once: float = 0.0
+
+    @property
+    def steps(self) -> float:
+        return sum(self.flops.values())
 
     @property
     def total(self) -> float:
-        return sum(self.flops.values())
+        return self.steps + self.once
 
     def describe(self) -> str:
         """One line: FLOPs of a second of audio and of the run, and the share of each part."""
         shares = ", ".join(
-            f"{name.replace('_', ' ')} {100 * part / self.total:.0f} %" for name, part in self.flops.items()
+            f"{name.replace('_', ' ')} {100 * part / self.steps:.0f} %" for name, part in self.flops.items()
         )
-        each = amount(self.total / self.audio_seconds)
-        return f"{each} for a second of audio ({shares}), {amount(self.total)} in all; counted on {self.basis}"  # fmt: skip
+        each = f"{amount(self.steps / self.audio_seconds)} for a second of audio{f' ({shares})' if shares else ''}"
+        once = f", {amount(self.once)} of it to fill the feature cache" if self.once else ""
+        return f"{each}, {amount(self.total)} in all{once}; counted on {self.basis}"
 
 
 @dataclass(frozen=True)
@@ -78,24 +87,38 @@ def plan(model: ASRModel, feed: Feed, processor: ASRProcessor | None, teacher: b
         processor: of the model; None: tokens are guessed from characters.
         teacher: as of TrainingFlops.
     """
-    seconds, texts, basis = [NOMINAL_SECONDS], [NOMINAL_TEXT], f"a clip of {NOMINAL_SECONDS:.0f} s"
+    once, seconds, texts, basis = 0.0, [NOMINAL_SECONDS], [NOMINAL_TEXT], f"a clip of {NOMINAL_SECONDS:.0f} s"
     if isinstance(feed, ClipFeed):
         epoch = np.sort(np.concatenate(feed.sampler.epoch(0)))  # of a mixture, in its shares
         chosen = np.random.default_rng(0).permutation(epoch)[:SAMPLE]
         seconds = feed.durations[chosen].tolist()
         texts = [feed.dataset.text(position) for position in chosen.tolist()]
         basis = f"{len(chosen):,} clips"
-    lengths = clip_lengths(model, seconds, texts, processor)
+    lengths, needs = clip_lengths(model, seconds, texts, processor), TrainingFlops(model, teacher)
+    if isinstance(feed, ClipFeed) and feed.training.cache_features:
+        lengths = replace(lengths, features=model.encoder.output_length(lengths.features), encoded=True)
+        once = _encoding_of_each(model, needs, feed.durations)
     factor = feed.audio_seconds / sum(seconds)
-    flops = {name: factor * part for name, part in TrainingFlops(model, teacher)(lengths).items()}
-    return Plan(flops, feed.audio_seconds, basis if processor else f"{basis}, tokens guessed from characters")
+    flops = {name: factor * part for name, part in needs(lengths).items()}
+    basis = basis if processor else f"{basis}, tokens guessed from characters"
+    return Plan(flops, feed.audio_seconds, basis, once)
+
+
+def _encoding_of_each(model: ASRModel, needs: TrainingFlops, seconds: np.ndarray) -> float:
+    """FLOPs of the encoder over clips of these lengths, each once; from a sample of them."""
+    chosen = np.random.default_rng(0).permutation(seconds)[:SAMPLE]
+    return float(needs.encoding(_feature_lengths(model, chosen.tolist())).sum()) * len(seconds) / len(chosen)
+
+
+def _feature_lengths(model: ASRModel, seconds: Sequence[float]) -> torch.Tensor:
+    return torch.tensor([model.encoder.feature_length(round(length * SAMPLING_RATE)) for length in seconds])
 
 
 def clip_lengths(
     model: ASRModel, seconds: Sequence[float], texts: Sequence[str], processor: ASRProcessor | None
 ) -> Lengths:
     """Lengths of clips as a batch of them would have."""
-    features = torch.tensor([model.encoder.feature_length(round(length * SAMPLING_RATE)) for length in seconds])
+    features = _feature_lengths(model, seconds)
     audio = model.projector.output_length(model.encoder.output_length(features))
     cleaned = [*map(default_clean(), texts)]
     if processor is not None:

@@ -1,6 +1,7 @@
 """The CTC head in training: the encoder checkpoint's own or a new one, its loss and its own text."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -80,7 +81,15 @@ def trains_head_alone(model: ASRModel) -> bool:
 
 def audio_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What the encoder and the head take of a batch."""
-    return {name: batch[name] for name in ("input_features", "input_values", "audio_attention_mask") if name in batch}
+    names = ("input_features", "input_values", "audio_attention_mask", "frames")
+    return {name: batch[name] for name in names if name in batch}
+
+
+def frame_lengths(model: ASRModel, batch: dict[str, Any]) -> torch.Tensor:
+    """Encoder frames of each clip, (batch,)."""
+    return (
+        batch["frames"][1] if "frames" in batch else model.encoder.output_length(batch["audio_attention_mask"].sum(-1))
+    )
 
 
 def ctc_loss(scores: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

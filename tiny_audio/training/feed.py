@@ -26,9 +26,11 @@ from tiny_audio.data.filtering import Limits
 from tiny_audio.data.mixture import JoinedClips, MixtureSampler, clips_per_epoch, normalized, stream_shares
 from tiny_audio.data.stream_batches import StreamDataset, place_among_ranks
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 
 from .augment import BatchNumbers, InstructionDraw
+from .interruption import outlive_terminate
 from .memory import RememberingProcessor
 from .schema import Settings, TrainingSettings
 
@@ -49,6 +51,7 @@ class ClipFeed:
         TinyAudioError: no clip of a corpus can be trained on.
     """
 
+    collator_class: type[SpeechCollator] = SpeechCollator
     dataset: ClipDataset | JoinedClips
 
     def __init__(
@@ -76,12 +79,20 @@ class ClipFeed:
         self.durations = np.concatenate(durations)
         packing = (_own_seconds(training), data.seed, training.batch_size, self.accumulation)
         self.sampler = SecondsBatchSampler(self.durations, *packing)
-        self.dataset = clips[0]
         if data.mixture is not None:
             counts = clips_per_epoch(self.parts, [len(own) for own in clips])
-            self.sampler, self.dataset = MixtureSampler(durations, counts, *packing), JoinedClips(clips)
+            self.sampler = MixtureSampler(durations, counts, *packing)
+        self.use(clips)
         self.training = training
         self.steps = self._steps()
+
+    def use(self, clips: Sequence[ClipDataset]) -> None:
+        """Takes the clips from these, a dataset for each part."""
+        self.clips = list(clips)
+        self.dataset = self.clips[0] if len(clips) == 1 else JoinedClips(clips)
+
+    def fill(self, model: ASRModel) -> None:
+        """What is to be done before the first step: nothing."""
 
     def _steps(self) -> int:
         """Optimizer steps of the run: `max_steps` or `num_epochs`, whichever ends first."""
@@ -96,10 +107,10 @@ class ClipFeed:
         """This process's share of the batches from number `start` on; its length is that of the whole run."""
         if not self.training.augment.active:  # else a clip is never the same again
             processor = RememberingProcessor(processor, self.cache_bytes)
-        collator = _collator(processor, self.training, start)
+        collator = collator_of(processor, self.training, start, self.collator_class)
         batches = RunBatches(self.sampler, start, self.steps * self.accumulation, (self.rank, self.ranks))
         return DataLoader(
-            self.dataset, batch_sampler=batches, collate_fn=collator, **_workers(self.training.num_workers)
+            self.dataset, batch_sampler=batches, collate_fn=collator, **worker_options(self.training.num_workers)
         )
 
     def epochs(self, step: int) -> float:
@@ -129,7 +140,7 @@ class ClipFeed:
         """Of each part of a mixture: name, clips, hours; clips, hours, and share of the clips in an epoch."""
         if not isinstance(self.sampler, MixtureSampler):
             return []
-        own_hours = [float(own.corpus.durations[own.indices].sum()) / 3600 for own in self.dataset.parts]  # type: ignore[union-attr]
+        own_hours = [float(own.corpus.durations[own.indices].sum()) / 3600 for own in self.clips]
         epoch_hours = [seconds / 3600 for seconds in self.sampler.part_seconds]
         shares = normalized(self.sampler.counts)
         columns = (self.parts, self.sampler.sizes, own_hours, self.sampler.counts, epoch_hours, shares)
@@ -172,9 +183,12 @@ class StreamFeed:
 
     def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
         """This process's batches from number `start` of all on, endlessly."""
-        collator = _collator(processor, self.training, start)
-        dataset, workers = self._dataset(start // self.ranks), _workers(self.training.num_workers)
+        collator = collator_of(processor, self.training, start)
+        dataset, workers = self._dataset(start // self.ranks), worker_options(self.training.num_workers)
         return DataLoader(dataset, batch_size=None, collate_fn=collator, **workers)
+
+    def fill(self, model: ASRModel) -> None:
+        """What is to be done before the first step: nothing."""
 
     def epochs(self, step: int) -> float:
         """How much of the run is done: a stream's epochs cannot be counted."""
@@ -202,6 +216,11 @@ class StreamFeed:
 Feed = ClipFeed | StreamFeed
 
 
+def feed_of(settings: Settings, corpora: list[Corpus] | None, max_samples: int | None) -> Feed:
+    """The clips of the corpora, or of streams where there are none."""
+    return StreamFeed(settings, max_samples) if corpora is None else ClipFeed(corpora, settings, max_samples)
+
+
 class RunBatches(Sampler[list[int]]):
     """Of the batches number `start` to `stop`, every `ranks`th, from the rank on: whole steps of all processes.
 
@@ -219,12 +238,15 @@ class RunBatches(Sampler[list[int]]):
         return self.stop // self.ranks
 
 
-def _collator(processor: ASRProcessor, training: TrainingSettings, start: int) -> SpeechCollator:
+def collator_of(
+    processor: ASRProcessor, training: TrainingSettings, start: int = 0, kind: type[SpeechCollator] = SpeechCollator
+) -> SpeechCollator:
+    """What makes the batches of a loader that begins with number `start`."""
     draw = InstructionDraw(training.prompt_variety, training.seed, start) if training.prompt_variety else None
     augment = None
     if training.augment.active:
         augment = Augmentation(training.augment, processor.max_samples, training.seed, BatchNumbers(start))
-    return SpeechCollator(processor, draw_instructions=draw, teacher=training.distillation_weight > 0, augment=augment)
+    return kind(processor, draw_instructions=draw, teacher=training.distillation_weight > 0, augment=augment)
 
 
 def _own_seconds(training: TrainingSettings) -> float:
@@ -232,7 +254,14 @@ def _own_seconds(training: TrainingSettings) -> float:
     return training.batch_seconds * training.augment.batch_share
 
 
-def _workers(number: int) -> dict[str, Any]:
+def pins(device_type: str) -> bool:
+    """Whether batches for this kind of device lie in pinned memory, from which they are copied beside the computing."""
+    return device_type == "cuda"
+
+
+def worker_options(number: int) -> dict[str, Any]:
+    """Of a DataLoader with so many workers."""
     # A generator of its own: the loader would take its seed from the global one, and a resumed run has one loader more.
     options: dict[str, Any] = {"num_workers": number, "generator": torch.Generator().manual_seed(0)}
-    return {**options, "prefetch_factor": 4} if number else options
+    options["pin_memory"] = pins("cuda" if torch.cuda.is_available() else "cpu")
+    return {**options, "prefetch_factor": 4, "worker_init_fn": outlive_terminate} if number else options

@@ -18,11 +18,15 @@ FRAMES = 240  # of the encoder, whole groups of every projector: its cost is mea
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of clips, (clips,) int64 each: mel frames (or samples), tokens with the audio's and the answer's, and label tokens."""
+    """Of clips, (clips,) int64 each: mel frames (or samples), tokens with the audio's and the answer's, and label tokens.
+
+    `encoded`: the features are frames that the encoder made before, and it does not run.
+    """
 
     features: torch.Tensor
     tokens: torch.Tensor
     labels: torch.Tensor
+    encoded: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,10 @@ class TrainingFlops:
 
     def __call__(self, clips: Lengths) -> dict[str, float]:
         """FLOPs of the clips together, by part."""
-        features = clips.features
-        if self.encoder.window:
-            features = torch.full_like(features, self.encoder.feature_length(WINDOW_SAMPLES))
-        frames = self.encoder.output_length(features)
-        parts = {"encoder": self._convolved(features) + self.layers.flops(frames)}
+        parts = {} if clips.encoded else {"encoder": self.encoding(clips.features)}
         if not self.head_alone:
-            audio = self.projector.output_length(self.encoder.output_length(clips.features))
+            frames = clips.features if clips.encoded else self.encoder.output_length(clips.features)
+            audio = self.projector.output_length(frames)
             parts |= {
                 "projector": self.per_token * audio,
                 "language_model": self.decoder.flops(clips.tokens),
@@ -82,6 +83,12 @@ class TrainingFlops:
             read = clips.tokens - audio + clips.labels - 1  # the words, not their end
             parts["teacher"] = self.reading.flops(read) + self.read_output.flops(clips.labels)
         return {name: float(flops.double().sum()) for name, flops in parts.items()}
+
+    def encoding(self, features: torch.Tensor) -> torch.Tensor:
+        """(clips,) mel frames (or samples) → (clips,) of the encoder."""
+        if self.encoder.window:
+            features = torch.full_like(features, self.encoder.feature_length(WINDOW_SAMPLES))
+        return self._convolved(features) + self.layers.flops(self.encoder.output_length(features))
 
     def _convolved(self, length: torch.Tensor) -> torch.Tensor:
         """(clips,) of the encoder's convolutions; those that the adapter names shorten what the next ones see."""

@@ -49,3 +49,9 @@ class StopOnTerminate(TrainerCallback):
         if self.agreed or (self.asked and not self._several):
             control.should_save = control.should_training_stop = True
         return control
+
+
+def outlive_terminate(worker: int) -> None:
+    """For a loader's workers: where all processes are told to end, as by systemd and Slurm, they are needed until the
+    checkpoint is written. A second SIGTERM kills, as from a loader that closes."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -66,7 +66,9 @@ class Meter:
         """Of all steps; counted when it is asked for, not at each step."""
         if self._uncounted:
             parts = zip(*((one.features, one.tokens, one.labels) for one in self._uncounted), strict=True)
-            self._flops += sum(self.needs(Lengths(*map(torch.cat, parts))).values())
+            features, tokens, labels = map(torch.cat, parts)
+            encoded = self._uncounted[0].encoded  # as in all batches of a run
+            self._flops += sum(self.needs(Lengths(features, tokens, labels, encoded)).values())
             self._uncounted.clear()
         return self._flops
 
@@ -96,7 +98,7 @@ class Meter:
 def lengths_of(batch: dict[str, torch.Tensor]) -> Lengths:
     """The true lengths of a batch's clips."""
     features, tokens = (batch[name].sum(-1) for name in ("audio_attention_mask", "attention_mask"))
-    return Lengths(features, tokens, (batch["labels"] != IGNORED_LABEL).sum(-1))
+    return Lengths(features, tokens, (batch["labels"] != IGNORED_LABEL).sum(-1), "frames" in batch)
 
 
 class PartTimer:

@@ -8,12 +8,14 @@ from tiny_audio.model.encoders import adapter_for, quiet_transformers
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 
+from .budget import PLANNED_SECONDS, with_seconds
 from .build import checkpoint_path, outline, part_sizes
+from .cached_feed import check_frozen
 from .cost import plan, price_rows
 from .feed import ClipFeed, Feed, StreamFeed
 from .gpus import gpu_table, own_file
 from .run import PART_COLUMNS, check_machine, show_parts, training_corpora
-from .schema import Settings
+from .schema import AUTO, Settings
 from .validation import evaluation_corpora
 
 
@@ -27,7 +29,12 @@ def show_plan(settings: Settings) -> None:
     """
     check_machine(settings)
     out(OmegaConf.to_yaml(OmegaConf.structured(settings)))
+    if settings.training.batch_seconds == AUTO:
+        out(f"training.batch_seconds=auto is found when the run begins; the plan takes {PLANNED_SECONDS:g} s.\n")
+        settings = with_seconds(settings, PLANNED_SECONDS)
     model = _outlined(settings)
+    if model is not None and settings.training.cache_features:
+        check_frozen(model)
     feed = _show_data(settings, model)
     if model is not None and feed is not None:
         _show_cost(settings, model, feed)
@@ -78,7 +85,8 @@ def _show_cost(settings: Settings, model: ASRModel, feed: Feed) -> None:
     out(f"Work: {planned.describe()}.\n")
     columns = ("GPU", "TFLOP/s", "time", "USD/h", "USD")
     table(columns, price_rows(planned.total, known), right=columns[1:])
-    out(f"\nAt {known.utilisation:.0%} of the dense bf16 peak: {known.utilisation_from}. Training steps only.")
+    steps = "Training steps, and the feature cache from empty" if planned.once else "Training steps only"
+    out(f"\nAt {known.utilisation:.0%} of the dense bf16 peak: {known.utilisation_from}. {steps}.")
     out(f"Prices of {known.date}, {known.prices}: {own_file()}.")
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers import TrainerCallback, set_seed
@@ -20,22 +19,28 @@ from tiny_audio.data import Corpus, Skipped, open_corpus, parts_of
 from tiny_audio.data.augmentation import Recordings
 from tiny_audio.data.stream_batches import place_among_ranks
 from tiny_audio.errors import TinyAudioError, require_extra
+from tiny_audio.evaluation.results import write_atomically
 from tiny_audio.model.encoders import quiet_transformers
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 from tiny_audio.model_source import BEST
 
+from .budget import with_budget, with_seconds
 from .build import PartSize, build_model, part_sizes
-from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of
+from .cached_feed import CachedFeed, check_frozen
+from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of, tidy
+from .compilation import check_compiler
 from .config import compose, overridden
 from .cost import Spent, plan, spent
 from .ctc import leaves_head_behind
-from .feed import ClipFeed, Feed, StreamFeed
+from .feed import Feed, feed_of
 from .initialization import match_embedding_scale
 from .interruption import StopOnTerminate
+from .precision import check_precision
 from .processes import gathered, is_first, joined, said_once, summed, together
 from .progress import ShowProgress, training_bar
-from .schema import SECTIONS, Settings, to_settings, to_tree
+from .publish import check_push, publishing
+from .schema import AUTO, SECTIONS, Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
 from .validation import Validation
 
@@ -65,6 +70,7 @@ class TrainResult:
     skipped: Skipped
     next_commands: tuple[str, ...]
     used: dict[str, int]  # clips of each part of a mixture
+    pushed: tuple[str, ...] = ()  # a line on what is on the Hub, where that was asked for
 
     def summary(self) -> str:
         """The result and the next commands to type, for people."""
@@ -76,6 +82,7 @@ class TrainResult:
             *([f"Clips used: {shares_of(self.used)}."] if self.used else []),
             f"Data: {self.skipped.summary()}.",
             f"Best model: {self.model}",
+            *self.pushed,
             "Next:",
             *(f"  {command}" for command in self.next_commands),
         )
@@ -112,8 +119,10 @@ def _train(settings: Settings, resume: str | None) -> TrainResult:
         set_seed(settings.training.seed)
         model = build_model(settings.model)
         processor: ASRProcessor = model.processor  # type: ignore[assignment]
-        window = processor.max_samples
-        feed: Feed = StreamFeed(settings, window) if corpora is None else ClipFeed(corpora, settings, window)
+        settings = with_budget_before(settings, checkpoint)
+    settings = with_budget(settings, model, corpora)
+    with together():
+        feed = make_feed(settings, corpora, model)
         check_unfinished(checkpoint, feed.steps)
         validation = Validation(settings.data, processor, settings.training.batch_seconds)
         if settings.model.pretrained is None and checkpoint is None:
@@ -121,9 +130,15 @@ def _train(settings: Settings, resume: str | None) -> TrainResult:
     announce(model, feed, validation, folder)
     planned = plan(model, feed, processor, settings.training.distillation_weight > 0)
     begin(settings, folder, feed)
+    feed.fill(model)
     started = time.monotonic()
-    with training_bar(feed.steps) as bar, quiet_transformers(), StopOnTerminate() as stop:
-        callbacks = [stop, ShowProgress(bar, feed.steps), *trackers(settings, folder, checkpoint)]
+    with (
+        training_bar(feed.steps) as bar,
+        quiet_transformers(),
+        StopOnTerminate() as stop,
+        publishing(settings.training, folder) as publishers,
+    ):
+        callbacks = [stop, ShowProgress(bar, feed.steps), *publishers, *trackers(settings, folder, checkpoint)]
         trainer = SpeechTrainer(model, settings, feed, validation, folder, callbacks)
         try:
             trainer.fit(checkpoint)
@@ -133,13 +148,14 @@ def _train(settings: Settings, resume: str | None) -> TrainResult:
         finally:
             if is_first():
                 feed.skipped.write(folder / SKIPPED_FILE)
-    if trainer.state.global_step < feed.steps:
-        ended = f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}"
-        raise said_once(TinyAudioError(ended))
+        seconds = time.monotonic() - started
+        if trainer.state.global_step < feed.steps:
+            ended = f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}"
+            raise said_once(TinyAudioError(ended))
     share = 1 - trainer.start_step / feed.steps
-    processes, flops, seconds = summed((1, trainer.meter.all_flops, trainer.meter.all_seconds))
-    cost = spent(share * planned.total, flops, seconds / processes, trainer.gpus, round(processes))
-    return result(trainer, settings, time.monotonic() - started, cost)
+    processes, flops, busy = summed((1, trainer.meter.all_flops, trainer.meter.all_seconds))
+    cost = spent(share * planned.steps, flops, busy / processes, trainer.gpus, round(processes))
+    return result(trainer, settings, seconds, cost, [publisher.outcome() for publisher in publishers])
 
 
 def _how_to_go_on(folder: Path) -> str:
@@ -156,10 +172,29 @@ def training_corpora(settings: Settings) -> list[Corpus]:
     return [open_corpus(part, part.train_split, max_samples=part.max_train_samples) for part in parts]
 
 
+def make_feed(settings: Settings, corpora: list[Corpus] | None, model: ASRModel) -> Feed:
+    """What the model is trained on; its `fill` comes before the first step.
+
+    Args:
+        corpora: of `training_corpora`; None for a stream.
+
+    Raises:
+        TinyAudioError: no clip can be trained on, or the encoder's frames are to be kept and it is trained.
+    """
+    window = model.processor.max_samples
+    if corpora is None or not settings.training.cache_features:
+        return feed_of(settings, corpora, window)
+    check_frozen(model)
+    return CachedFeed(corpora, settings, window)
+
+
 def check_machine(settings: Settings) -> None:
     """Fails early where something that the settings ask for is not here."""
-    if settings.training.dtype == "fp16" and not torch.cuda.is_available():
-        raise TinyAudioError("training.dtype=fp16 needs a CUDA GPU and there is none here; use bf16 or fp32.")
+    check_precision(settings.training.dtype)
+    if settings.training.push_to is not None:
+        check_push(settings.training.push_to)
+    if settings.training.compile:
+        check_compiler()
     for folder in (settings.training.augment.noise_folder, settings.training.augment.rir_folder):
         if folder is not None:
             Recordings(folder)
@@ -229,6 +264,8 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
     changed = {key: (old, current.get(key)) for key, old in earlier.items() if current.get(key) != old}
     fixed = {f"training.{name}" for name in FIXED_TRAINING}
     described = {key: f"{key} was {old}, is {new}" for key, (old, new) in changed.items()}
+    if settings.training.batch_seconds == AUTO:  # what was found then is taken
+        described.pop("training.batch_seconds", None)
     wrong = [text for key, text in described.items() if not key.startswith("training.") or key in fixed]
     if wrong:
         raise TinyAudioError(f"{checkpoint} belongs to a run with other settings: {'; '.join(wrong)}.")
@@ -247,6 +284,18 @@ def check_same_steps(checkpoint: Path, before: Mapping[str, Any], settings: Sett
             f"training.gradient_accumulation_steps={steps} batches a step; expected as many again, not "
             f"{settings.processes} × {settings.training.gradient_accumulation_steps}{only}."
         )
+
+
+def with_budget_before(settings: Settings, checkpoint: Path | None) -> Settings:
+    """The settings with the budget that a run to go on with has found, where they say `auto`."""
+    if settings.training.batch_seconds != AUTO or checkpoint is None:
+        return settings
+    file = checkpoint.parent / SETTINGS_FILE
+    if not file.is_file():
+        raise TinyAudioError(f"{file} is not there, so what training.batch_seconds=auto found is not known; set it.")
+    before = _saved_settings(file)["training"]
+    checkpointing = settings.training.gradient_checkpointing or before["gradient_checkpointing"]
+    return with_seconds(settings, before["batch_seconds"], gradient_checkpointing=checkpointing)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -292,7 +341,8 @@ def begin(settings: Settings, folder: Path, feed: Feed) -> None:
     if not is_first():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS_FILE).write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)), encoding="utf-8")
+    tidy(folder)
+    write_atomically(folder / SETTINGS_FILE, OmegaConf.to_yaml(OmegaConf.structured(settings)))
     feed.skipped.write(folder / SKIPPED_FILE)
 
 
@@ -314,7 +364,9 @@ def trackers(settings: Settings, folder: Path, checkpoint: Path | None) -> list[
     return []
 
 
-def result(trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spent) -> TrainResult:
+def result(
+    trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spent, pushed: Sequence[str] = ()
+) -> TrainResult:
     """Collects what the trainer logged last."""
     history = trainer.state.log_history
 
@@ -339,4 +391,5 @@ def result(trainer: SpeechTrainer, settings: Settings, seconds: float, cost: Spe
         skipped=trainer.feed.skipped,
         next_commands=tuple(commands),
         used={part.name: trainer.feed.used[part.name] for part in trainer.feed.parts if part.name},
+        pushed=tuple(pushed),
     )

@@ -24,6 +24,7 @@ USELESS_FOR_HEAD = (
     "distillation_weight", "label_smoothing", "audio_token_dropout", "prompt_variety", "augment.silence_share",
 )  # fmt: skip
 QUANTIZATIONS = ("8bit", "4bit")
+AUTO = "auto"  # of training.batch_seconds
 
 
 def _option(default: Any, help: str) -> Any:
@@ -147,8 +148,14 @@ class TrainingSettings:
     weight_decay: float = _option(0.01, "AdamW's weight decay, on matrices only: not on norms and biases.")
     language_model_weight_decay: float | None = _option(None, "That of the language model; null for weight_decay.")
     encoder_weight_decay: float | None = _option(None, "That of the encoder's LoRA; null for weight_decay.")
-    batch_seconds: float = _option(60.0, "Seconds of audio in a batch, padding included.")
+    batch_seconds: Any = _option(
+        60.0,
+        "Seconds of audio in a batch, padding included; `auto`: as many as are fastest and fit, found at the start.",
+    )
     batch_size: int | None = _option(None, "At most this many clips in a batch; null for no such limit.")
+    packing: bool | None = _option(
+        None, "Lay the clips of a batch end to end for the language model; null for where it is faster: bf16 on CUDA."
+    )
     gradient_accumulation_steps: int = _option(
         1, "Batches of each process that make one optimizer step, weighted by their label tokens."
     )
@@ -170,11 +177,17 @@ class TrainingSettings:
     augment: AugmentSettings = field(
         default_factory=AugmentSettings, metadata={"help": "How the waveforms of training clips are changed."}
     )
+    cache_features: bool = _option(
+        False, "Keep the frozen encoder's frames on disk, computed once before the first step."
+    )
+    cache_dir: str | None = _option(None, "Where; null for ~/.cache/tiny-audio/features.")
+    cache_dtype: str = _option("bf16", "Precision of the frames on disk: bf16, fp16 or fp32.")
     dtype: str = _option("fp32", "Computing precision: fp32, or mixed precision in bf16 or fp16 (a GPU).")
     gradient_checkpointing: bool = _option(False, "Recompute the language model's layers instead of keeping them.")
     fsdp: bool = _option(
         False, "Spread a language model that is trained in full, its gradients and optimizer states over the processes."
     )
+    compile: bool = _option(False, "Run the layers of encoder and language model as compiled kernels (a C++ compiler).")
     seed: int = _option(
         0,
         "Seed of the new weights, of dropout and of what is drawn for a clip; data.seed is that of the order of the clips.",
@@ -184,11 +197,18 @@ class TrainingSettings:
     eval_steps: int | None = _option(None, "Steps between two validations; null for one, at the end.")
     save_steps: int | None = _option(None, "Steps between two checkpoints to resume from; null for one, at the end.")
     save_total_limit: int | None = _option(2, "Checkpoints to resume from that are kept, beside `best`; null for all.")
+    push_to: str | None = _option(
+        None,
+        "Hub model that gets `best` in the background after each checkpoint, OWNER/NAME; made private if it is new.",
+    )
+    push_checkpoints: bool = _option(False, "Push the newest checkpoint too, so that the run can go on elsewhere.")
     report_to: str = _option("tensorboard", "Where the curves go besides log.jsonl: tensorboard, wandb or none.")
 
     def __post_init__(self) -> None:
+        self.batch_seconds = _seconds_or_auto(self.batch_seconds)
         _one_of("training.lr_scheduler", self.lr_scheduler, SCHEDULES)
         _one_of("training.dtype", self.dtype, DTYPES)
+        _one_of("training.cache_dtype", self.cache_dtype, DTYPES)
         _one_of("training.report_to", self.report_to, TRACKERS)
         for name in ("max_steps", "gradient_accumulation_steps", "batch_size", "logging_steps", "eval_steps"):
             _at_least(f"training.{name}", getattr(self, name), 1)
@@ -210,10 +230,26 @@ class TrainingSettings:
                     f"training.prompt_variety holds {instruction!r}; expected words, and no <audio>: it stands before them."
                 )
         for name in ("batch_seconds", "num_epochs", "distillation_temperature"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < inf:
-                raise TinyAudioError(f"training.{name} is {getattr(self, name)}; expected more than 0.")
+            value = getattr(self, name)
+            if value not in (None, AUTO) and not 0 < value < inf:
+                raise TinyAudioError(f"training.{name} is {value}; expected more than 0.")
+        if self.push_checkpoints and self.push_to is None:
+            raise TinyAudioError(
+                "training.push_checkpoints is true and training.push_to is not set; set it to OWNER/NAME."
+            )
         if self.max_steps is None and self.num_epochs is None:
             raise TinyAudioError("Neither training.max_steps nor training.num_epochs is set; set one of them.")
+        if self.cache_features:
+            self._check_cachable()
+
+    def _check_cachable(self) -> None:
+        masks = [name for name in ("time_masks", "frequency_masks") if getattr(self, name)]
+        changing = [*masks, *(["augment"] if self.augment.active else [])]
+        if changing:
+            raise TinyAudioError(
+                f"training.{changing[0]} changes the audio in every epoch, and training.cache_features keeps what the "
+                "encoder made of it once; leave one of the two out."
+            )
 
 
 @dataclass
@@ -241,6 +277,10 @@ class Settings:
                     raise TinyAudioError(
                         f"training.{name} has no effect where the CTC head alone is trained; leave it out."
                     )
+        if self.training.cache_features and self.data.streaming:
+            raise TinyAudioError(
+                "training.cache_features needs the clips before the first step; expected data.streaming=false with it."
+            )
         if self.training.fsdp and (self.model.freeze_language_model or self.training.dtype == "fp16"):
             raise TinyAudioError(
                 "training.fsdp is for a language model that is trained in full, in fp32 or bf16; expected "
@@ -336,6 +376,15 @@ def _nearest(prefix: str, key: str, known: list[str]) -> str:
     if elsewhere:
         return f"did you mean {elsewhere[0]}?"
     return f"did you mean {prefix}{canonical(section, near[0])}?" if near else f"expected one of: {', '.join(known)}."
+
+
+def _seconds_or_auto(value: Any) -> Any:
+    if value == AUTO:
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TinyAudioError(f"training.batch_seconds is {value!r}; expected seconds, or {AUTO}.") from None
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:

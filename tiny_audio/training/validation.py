@@ -34,7 +34,7 @@ from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import IGNORED_LABEL, ASRProcessor
 from tiny_audio.text.normalizers import get_normalizer
 
-from .ctc import audio_inputs, ctc_loss, ctc_texts, trains_head_alone
+from .ctc import audio_inputs, ctc_loss, ctc_texts, frame_lengths, trains_head_alone
 from .processes import gathered, summed
 
 NORMALIZER = "basic"
@@ -132,7 +132,7 @@ class Validation:
 
     def _measure_head(self, model: ASRModel, inputs: dict[str, Any]) -> tuple[float, list[str]]:
         scores = model(**audio_inputs(inputs)).ctc_scores
-        lengths = model.encoder.output_length(inputs["audio_attention_mask"].sum(-1))
+        lengths = frame_lengths(model, inputs)
         loss = float(ctc_loss(scores, lengths, inputs["ctc_labels"]))
         return loss, ctc_texts(scores, lengths, model.config.ctc_vocabulary)
 
