@@ -98,7 +98,7 @@ def test_two_processes_are_as_one_whatever_ends_them(alone, start, tmp_path):
     wait_for_checkpoints(tmp_path, 1, process)
     children = ranks(process.pid)
     children["1"].kill()
-    _, said = process.communicate(timeout=90)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 1
     (error,) = [line for line in said.splitlines() if line.startswith("Error")]
     assert error.startswith(
@@ -110,7 +110,7 @@ def test_two_processes_are_as_one_whatever_ends_them(alone, start, tmp_path):
     process = start(tmp_path, *OVER, "--resume", "auto")
     wait_for_checkpoints(tmp_path, done + 1, process)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=90)
+    _, said = process.communicate(timeout=300)
     last = checkpoints(tmp_path)[-1]
     step = int(last.name.split("-")[1])
     assert process.returncode == 1 and step < STEPS
@@ -128,7 +128,7 @@ def test_accelerate_launches_the_same_and_one_that_is_told_to_end_ends_all(alone
     process = start(tmp_path, *OVER, command=(sys.executable, *command))
     wait_for_checkpoints(tmp_path, 1, process)
     ranks(process.pid)["1"].terminate()
-    _, said = process.communicate(timeout=90)
+    _, said = process.communicate(timeout=300)
     step = len(log_of(tmp_path, "loss"))
     assert process.returncode == 1 and 3 <= step < STEPS
     assert said.count("Run folder:") == 1 and said.count(f"Error: Ended by SIGTERM after step {step}. ") == 1
@@ -145,7 +145,7 @@ def test_a_sharded_model_learns_the_same_and_its_checkpoints_are_plain(settings_
     )
     train(settings_of(tmp_path / "plain", *tuned, *ONE))
     process = start(tmp_path / "sharded", *tuned, "training.fsdp=true")
-    _, said = process.communicate(timeout=90)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     for key in ("loss", "grad_norm", "eval_loss", "eval_wer"):
         assert log_of(tmp_path / "sharded", key) == pytest.approx(log_of(tmp_path / "plain", key), abs=1e-4), key

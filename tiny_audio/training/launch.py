@@ -105,7 +105,7 @@ def _ended(failures: dict[int, ProcessFailure], logs: Path, wanted: Launch, resu
     for failed in own.values():
         if failed.local_rank == 0 and failed.exitcode > 0:
             return failed.exitcode
-    how = "A process on another machine has gone"
+    how = "The processes have lost each other"
     if own:
         rank = min(own, key=lambda rank: own[rank].timestamp)
         how = f"Process {rank} of {wanted.nodes * wanted.processes} {_how(own[rank], logs)}"

@@ -22,14 +22,18 @@ T = TypeVar("T")
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Meanwhile this process and the others that a launcher has started (RANK, WORLD_SIZE, …) know each other."""
+    """Meanwhile this process and the others that a launcher has started (RANK, WORLD_SIZE, …) know each other.
+
+    Raises:
+        TinyAudioError: there are more of them than GPUs. SystemExit: another one has gone.
+    """
     rank, processes = place_among_ranks()
     if processes == 1 or distributed.is_initialized():
         yield
         return
     on_cuda = torch.cuda.is_available()
     if on_cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
+        _take_gpu(int(os.environ.get("LOCAL_RANK", rank)))
     if rank:
         silence()
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # the Trainer's name for it
@@ -41,6 +45,14 @@ def joined() -> Iterator[None]:
             raise
         raise SystemExit(PEER_LOST) from error
     distributed.destroy_process_group()
+
+
+def _take_gpu(number: int) -> None:
+    if number >= torch.cuda.device_count():
+        raise TinyAudioError(
+            f"Process {number} of this machine has no GPU; expected at most {torch.cuda.device_count()} processes here."
+        )
+    torch.cuda.set_device(number)
 
 
 def _is_loss_of_a_peer(error: RuntimeError) -> bool:
