@@ -26,9 +26,9 @@ from tiny_audio.training.run import settings_to_resume
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # all losses and draws that there are: cross-entropy, router, CTC; SpecAugment, dropout, instructions, waveforms
-STEPS = 40
+STEPS = 30
 OVER = (
-    f"training.max_steps={STEPS}", "training.save_steps=3", "training.eval_steps=12", "training.save_total_limit=null",
+    f"training.max_steps={STEPS}", "training.save_steps=5", "training.eval_steps=15", "training.save_total_limit=null",
     "training.lr_scheduler=constant", "data.max_eval_samples=5", "model.projector_type=moe", "model.ctc_head=true",
     "training.time_masks=1", "training.audio_token_dropout=0.1", "training.prompt_variety=[Write it down]",
     "training.augment.gain_probability=0.5", "training.batch_seconds=4",
@@ -130,7 +130,7 @@ def test_accelerate_launches_the_same_and_one_that_is_told_to_end_ends_all(alone
     ranks(process.pid)["1"].terminate()
     _, said = process.communicate(timeout=300)
     step = len(log_of(tmp_path, "loss"))
-    assert process.returncode == 1 and 3 <= step < STEPS
+    assert process.returncode == 1 and 5 <= step < STEPS
     assert said.count("Run folder:") == 1 and said.count(f"Error: Ended by SIGTERM after step {step}. ") == 1
     assert checkpoints(tmp_path)[-1].name == f"checkpoint-{step}"
     assert log_of(tmp_path, "loss") == pytest.approx(log_of(alone, "loss")[:step], abs=1e-5)
