@@ -359,11 +359,11 @@ FULL_DISK = """
 import resource, signal, sys
 from tiny_audio.training.trainer import SpeechTrainer
 write = SpeechTrainer._write_checkpoint
-def limited(self, folder):
+def limited(self, folder, optimizer):
     if self.state.global_step >= 2:  # from now on no file may grow beyond 20 kB
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-    write(self, folder)
+    write(self, folder, optimizer)
 SpeechTrainer._write_checkpoint = limited
 from tiny_audio.cli.main import run
 sys.exit(run(sys.argv[1:]))

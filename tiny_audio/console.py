@@ -12,15 +12,25 @@ if TYPE_CHECKING:
 PLAIN_WIDTH = 200  # columns of a table that goes into a file or a pipe
 PLAIN_PROGRESS_SECONDS = 10.0
 
+_silent = False
+
+
+def silence() -> None:
+    """From now on nothing is shown: of several processes that do the same, one speaks."""
+    global _silent
+    _silent = True
+
 
 def out(text: str = "", end: str = "\n") -> None:
     """A result, on stdout, at once."""
-    print(text, end=end, flush=True)
+    if not _silent:
+        print(text, end=end, flush=True)
 
 
 def say(text: str = "") -> None:
     """A message for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    if not _silent:
+        print(text, file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
@@ -39,7 +49,7 @@ def rich_console(stream: TextIO | None = None) -> "Console":
 
     stream = stream or sys.stderr
     width = None if stream.isatty() else PLAIN_WIDTH
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, quiet=_silent)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", right: Sequence[str] = ()) -> None:

@@ -5,6 +5,8 @@ from itertools import count
 
 import numpy as np
 
+from .steps import alike_steps
+
 JITTER = 0.04  # of a clip's length, so that epochs group clips differently
 
 
@@ -19,6 +21,7 @@ class SecondsBatchSampler:
         batch_seconds: budget of padded audio in a batch.
         seed: of the grouping and of the order.
         max_batch_size: most clips in a batch.
+        per_step: batches that make a step, of all processes; where they are several, `batches` puts like ones together.
 
     Raises:
         ValueError: no clips, a duration that is not finite, or a budget that is not positive.
@@ -30,10 +33,11 @@ class SecondsBatchSampler:
         batch_seconds: float,
         seed: int = 0,
         max_batch_size: int | None = None,
+        per_step: int = 1,
     ) -> None:
         self.durations = np.asarray(durations, dtype=np.float64)
         self.batch_seconds = float(batch_seconds)
-        self.seed = seed
+        self.seed, self.per_step = seed, per_step
         self.max_batch_size = max_batch_size or len(self.durations)
         self._counts: dict[int, int] = {}
         self._check()
@@ -79,11 +83,18 @@ class SecondsBatchSampler:
         epoch, first = self.locate(start)
         number = start
         for current in count(epoch):
-            for batch in self.epoch(current)[first if current == epoch else 0 :]:
+            for batch in self._in_steps(current)[first if current == epoch else 0 :]:
                 if stop is not None and number >= stop:
                     return
                 yield batch
                 number += 1
+
+    def _in_steps(self, epoch: int) -> list[list[int]]:
+        batches = self.epoch(epoch)
+        if self.per_step == 1:
+            return batches
+        before = sum(self._counts[earlier] for earlier in range(epoch))
+        return alike_steps(batches, self.durations, self.per_step, before, self.seed + epoch)
 
     def locate(self, number: int) -> tuple[int, int]:
         """Epoch of a batch, and its place in the epoch."""

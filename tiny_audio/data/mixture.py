@@ -56,7 +56,7 @@ class MixtureSampler(SecondsBatchSampler):
     Args:
         durations: seconds (clips,) of each corpus.
         counts: clips of each in an epoch.
-        batch_seconds, seed, max_batch_size: as in SecondsBatchSampler.
+        batch_seconds, seed, max_batch_size, per_step: as in SecondsBatchSampler.
     """
 
     def __init__(
@@ -66,8 +66,9 @@ class MixtureSampler(SecondsBatchSampler):
         batch_seconds: float,
         seed: int = 0,
         max_batch_size: int | None = None,
+        per_step: int = 1,
     ) -> None:
-        super().__init__(np.concatenate(durations), batch_seconds, seed, max_batch_size)
+        super().__init__(np.concatenate(durations), batch_seconds, seed, max_batch_size, per_step)
         self.sizes, self.counts = [len(own) for own in durations], list(counts)
 
     def epoch(self, epoch: int) -> list[list[int]]:

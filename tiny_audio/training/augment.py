@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import get_worker_info
 
+from tiny_audio.data.stream_batches import place_among_ranks
 from tiny_audio.model.processor import INSTRUCTION
 
 from .schema import TrainingSettings
@@ -54,17 +55,19 @@ class BatchNumbers:
     """The number in the run of each batch that is made here, asked for once a batch.
 
     Args:
-        start: number of the loader's first batch; worker w of n makes its batches w, w + n, w + 2n, ….
+        start: number of the first batch of all loaders; that of process r of m has the batches r, r + m, r + 2m, … from
+            there on, and its worker w of n makes w, w + n, w + 2n, … of these.
     """
 
     def __init__(self, start: int) -> None:
         self.start = start
+        self.rank, self.ranks = place_among_ranks()
         self.made = 0  # batches of this worker
 
     def __call__(self) -> int:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        number = self.start + worker + self.made * workers
+        number = self.start + (worker + self.made * workers) * self.ranks + self.rank
         self.made += 1
         return number
 
@@ -75,7 +78,7 @@ class InstructionDraw:
     Args:
         others: instructions beside the published one, all as likely.
         seed: of the draws.
-        start: number in the run of the loader's first batch.
+        start: as of BatchNumbers.
     """
 
     def __init__(self, others: list[str], seed: int, start: int) -> None:

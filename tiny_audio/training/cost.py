@@ -60,6 +60,7 @@ class Spent:
     seconds: float
     gpu: tuple[str, Gpu] | None = None
     utilisation: float = 0.0  # planned
+    processes: int = 1  # each with a GPU of its own
 
     def describe(self) -> str:
         """One line: planned against happened; hours and dollars where the GPU is known."""
@@ -69,10 +70,12 @@ class Spent:
                 f"Work: {amount(self.planned)} planned, {amount(self.done)} done in {duration(self.seconds)} at {rate}."
             )
         name, gpu = self.gpu
-        planned, reached = hours(self.planned, gpu, self.utilisation), self.done / self.seconds / gpu.tflops / 1e12
+        planned, took = hours(self.planned, gpu, self.utilisation), self.processes * self.seconds / 3600  # of a GPU
+        reached = self.done / took / 3600 / gpu.tflops / 1e12
         return (
-            f"Work on {name}: planned {duration(3600 * planned)}, ${planned * gpu.dollars:.2f} at {self.utilisation:.0%} "
-            f"of its peak; took {duration(self.seconds)}, ${self.seconds / 3600 * gpu.dollars:.2f} at {reached:.0%} ({rate})."
+            f"Work on {f'{self.processes} × ' if self.processes > 1 else ''}{name}: planned "
+            f"{duration(3600 * planned / self.processes)}, ${planned * gpu.dollars:.2f} at {self.utilisation:.0%} of its "
+            f"peak; took {duration(self.seconds)}, ${took * gpu.dollars:.2f} at {reached:.0%} ({rate})."
         )
 
 
@@ -125,9 +128,9 @@ def clip_lengths(
     return Lengths(features, audio + PROMPT_TOKENS + labels, labels)
 
 
-def spent(planned: float, done: float, seconds: float, table: GpuTable) -> Spent:
+def spent(planned: float, done: float, seconds: float, table: GpuTable, processes: int = 1) -> Spent:
     """Planned against happened, with this machine's GPU."""
-    return Spent(planned, done, seconds, table.here(), table.utilisation)
+    return Spent(planned, done, seconds, table.here(), table.utilisation, processes)
 
 
 def price_rows(flops: float, table: GpuTable) -> list[tuple[str, str, str, str, str]]:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from tiny_audio.data import (
 from tiny_audio.data.augmentation import Augmentation
 from tiny_audio.data.filtering import Limits
 from tiny_audio.data.mixture import JoinedClips, MixtureSampler, clips_per_epoch, normalized, stream_shares
-from tiny_audio.data.stream_batches import StreamDataset
+from tiny_audio.data.stream_batches import StreamDataset, place_among_ranks
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
@@ -43,6 +44,8 @@ class ClipFeed:
         corpora: clips to train on; of a mixture, a corpus for each of its parts.
         settings: of the run.
         max_samples: the encoder's window at 16 kHz; longer clips are skipped and listed.
+        place: rank of this process and number of processes, which share the batches; `accumulation` is those of a step,
+            of all processes.
 
     Raises:
         TinyAudioError: no clip of a corpus can be trained on.
@@ -51,11 +54,19 @@ class ClipFeed:
     collator_class: type[SpeechCollator] = SpeechCollator
     dataset: ClipDataset | JoinedClips
 
-    def __init__(self, corpora: Corpus | Sequence[Corpus], settings: Settings, max_samples: int | None) -> None:
+    def __init__(
+        self,
+        corpora: Corpus | Sequence[Corpus],
+        settings: Settings,
+        max_samples: int | None,
+        place: tuple[int, int] | None = None,
+    ) -> None:
+        self.rank, self.ranks = place or place_among_ranks()
         corpora = [corpora] if isinstance(corpora, Corpus) else corpora
         data, training = settings.data, settings.training
         self.parts, self.used = parts_of(data), Counter[str]()
-        self.cache_bytes = CACHE_BYTES // max(1, training.num_workers)
+        self.accumulation = self.ranks * training.gradient_accumulation_steps
+        self.cache_bytes = CACHE_BYTES // max(1, training.num_workers) // self.ranks
         self.skipped, clips = Skipped(), []
         for part, corpus in zip(self.parts, corpora, strict=True):
             limits = asdict(Limits.of(part, max_samples))
@@ -66,13 +77,13 @@ class ClipFeed:
             clips.append(ClipDataset(corpus, usable, cache_bytes=self.cache_bytes // len(corpora), **limits))
         durations = [own.corpus.durations[own.indices] for own in clips]
         self.durations = np.concatenate(durations)
-        packing = (_own_seconds(training), data.seed, training.batch_size)
+        packing = (_own_seconds(training), data.seed, training.batch_size, self.accumulation)
         self.sampler = SecondsBatchSampler(self.durations, *packing)
         if data.mixture is not None:
             counts = clips_per_epoch(self.parts, [len(own) for own in clips])
             self.sampler = MixtureSampler(durations, counts, *packing)
         self.use(clips)
-        self.accumulation, self.training = training.gradient_accumulation_steps, training
+        self.training = training
         self.steps = self._steps()
 
     def use(self, clips: Sequence[ClipDataset]) -> None:
@@ -93,11 +104,11 @@ class ClipFeed:
         return min(math.ceil(batches / self.accumulation), self.training.max_steps or math.inf)  # type: ignore[return-value]
 
     def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
-        """The batches of the run from number `start` on; its length is that of the whole run."""
+        """This process's share of the batches from number `start` on; its length is that of the whole run."""
         if not self.training.augment.active:  # else a clip is never the same again
             processor = RememberingProcessor(processor, self.cache_bytes)
         collator = _collator(processor, self.training, start, self.collator_class)
-        batches = RunBatches(self.sampler, start, self.steps * self.accumulation)
+        batches = RunBatches(self.sampler, start, self.steps * self.accumulation, (self.rank, self.ranks))
         return DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=collator, **worker_options(self.training.num_workers)
         )
@@ -140,15 +151,17 @@ class ClipFeed:
 
 
 class StreamFeed:
-    """Clips as they come from a stream, or from a mixture's, whose length is not known."""
+    """Clips as they come from a stream, or from a mixture's, whose length is not known; each process reads its share."""
 
-    def __init__(self, settings: Settings, max_samples: int | None) -> None:
+    def __init__(self, settings: Settings, max_samples: int | None, place: tuple[int, int] | None = None) -> None:
         self.data, self.training = settings.data, settings.training
         if self.training.max_steps is None or self.training.num_epochs is not None:
             raise TinyAudioError(
                 "With data.streaming=true the length of an epoch is not known; set training.max_steps and no num_epochs."
             )
-        self.steps, self.accumulation = self.training.max_steps, self.training.gradient_accumulation_steps
+        _, self.ranks = place or place_among_ranks()
+        self.steps = self.training.max_steps
+        self.accumulation = self.ranks * self.training.gradient_accumulation_steps
         self.limits = Limits.of(self.data, max_samples)
         self.parts, self.used = parts_of(self.data), Counter[str]()
         self.skipped = Skipped()
@@ -169,9 +182,9 @@ class StreamFeed:
         )
 
     def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
-        """The batches of the run from number `start` on, endlessly."""
+        """This process's batches from number `start` of all on, endlessly."""
         collator = _collator(processor, self.training, start)
-        dataset, workers = self._dataset(start), worker_options(self.training.num_workers)
+        dataset, workers = self._dataset(start // self.ranks), worker_options(self.training.num_workers)
         return DataLoader(dataset, batch_size=None, collate_fn=collator, **workers)
 
     def fill(self, model: ASRModel) -> None:
@@ -204,16 +217,20 @@ Feed = ClipFeed | StreamFeed
 
 
 class RunBatches(Sampler[list[int]]):
-    """Batches number `start` to `stop`; the length counts those before `start` too, as the Trainer expects."""
+    """Of the batches number `start` to `stop`, every `ranks`th, from the rank on: whole steps of all processes.
 
-    def __init__(self, sampler: SecondsBatchSampler, start: int, stop: int) -> None:
+    The length counts those before `start` too, as the Trainer expects.
+    """
+
+    def __init__(self, sampler: SecondsBatchSampler, start: int, stop: int, place: tuple[int, int] = (0, 1)) -> None:
         self.sampler, self.start, self.stop = sampler, start, stop
+        self.rank, self.ranks = place
 
     def __iter__(self) -> Iterator[list[int]]:
-        return self.sampler.batches(self.start, self.stop)
+        return islice(self.sampler.batches(self.start, self.stop), self.rank, None, self.ranks)
 
     def __len__(self) -> int:
-        return self.stop
+        return self.stop // self.ranks
 
 
 def _collator(

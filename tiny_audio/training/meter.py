@@ -11,6 +11,7 @@ from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import IGNORED_LABEL
 
 from .flops import Lengths, TrainingFlops
+from .processes import summed
 
 Mark = Any  # a moment: seconds, or on CUDA an event, so that nothing waits for the GPU
 
@@ -72,16 +73,21 @@ class Meter:
         return self._flops
 
     def take(self) -> dict[str, float]:
-        """Audio seconds, audio seconds a second, and ratios: padded to all frames, parts of the time; starts anew."""
-        seconds, before = max(self.seconds, 1e-9), self._flops
-        flops = self.all_flops - before
+        """Audio seconds, audio seconds a second, and ratios: padded to all frames, parts of the time; starts anew.
+
+        Of all processes, each of which must ask; a ratio of the time is their mean.
+        """
+        before, parts = self._flops, self.parts.take()
+        own = (1, self.seconds, self.audio_seconds, self.own_frames, self.frames, self.all_flops - before, self.waited)
+        processes, seconds, audio_seconds, own_frames, frames, flops, waited, *spent = summed((*own, *parts.values()))
+        seconds = max(seconds, 1e-9)
         values = {
-            "audio_seconds": round(self.audio_seconds, 2),
-            "audio_seconds_per_s": round(self.audio_seconds / seconds, 1),
-            "padding_ratio": round(1 - self.own_frames / max(self.frames, 1), 4),
-            "data_wait_ratio": round(self.waited / seconds, 4),
-            **{f"{part}_ratio": round(spent / seconds, 4) for part, spent in self.parts.take().items()},
-            "gflop_per_s": round(flops / seconds / 1e9, 1),
+            "audio_seconds": round(audio_seconds, 2),
+            "audio_seconds_per_s": round(processes * audio_seconds / seconds, 1),
+            "padding_ratio": round(1 - own_frames / max(frames, 1), 4),
+            "data_wait_ratio": round(waited / seconds, 4),
+            **{f"{part}_ratio": round(share / seconds, 4) for part, share in zip(parts, spent, strict=True)},
+            "gflop_per_s": round(processes * flops / seconds / 1e9, 1),
         }
         if self.peak is not None:
             values["mfu"] = round(flops / seconds / self.peak, 4)

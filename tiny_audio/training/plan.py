@@ -54,10 +54,10 @@ def _show_data(settings: Settings, model: ASRModel | None) -> Feed | None:
     window = adapter_for(model.config.audio_config).max_samples if model is not None else None
     try:
         if settings.data.streaming:
-            stream = StreamFeed(settings, window)
+            stream = StreamFeed(settings, window, (0, settings.processes))
             _show_feed(stream)
             return stream
-        feed = ClipFeed(training_corpora(settings), settings, window)
+        feed = ClipFeed(training_corpora(settings), settings, window, (0, settings.processes))
         clips = sum(len(corpus) for _, corpus in evaluation_corpora(settings.data))
     except (TinyAudioError, OSError) as error:
         _only_for_want_of_network(error)

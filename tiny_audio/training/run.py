@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
@@ -17,6 +17,7 @@ from yaml import YAMLError
 from tiny_audio.console import say, table, warn
 from tiny_audio.data import Corpus, Skipped, open_corpus, parts_of
 from tiny_audio.data.augmentation import Recordings
+from tiny_audio.data.stream_batches import place_among_ranks
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.evaluation.results import write_atomically
 from tiny_audio.model.encoders import quiet_transformers
@@ -34,6 +35,7 @@ from .feed import ClipFeed, Feed, StreamFeed
 from .initialization import match_embedding_scale
 from .interruption import StopOnTerminate
 from .precision import check_precision
+from .processes import gathered, is_first, joined, said_once, summed, together
 from .progress import ShowProgress, training_bar
 from .publish import check_push, publishing
 from .schema import SECTIONS, Settings, to_settings, to_tree
@@ -44,7 +46,7 @@ OUTPUTS = Path("outputs")
 SKIPPED_FILE = "skipped.jsonl"
 # what a run that goes on must have in common with its beginning, or its batches and weights would not fit
 FIXED_TRAINING = (
-    "batch_seconds", "batch_size", "gradient_accumulation_steps", "seed",
+    "batch_seconds", "batch_size", "seed",
     "augment.speed_probability", "augment.speed_factors", "augment.silence_share",
 )  # fmt: skip
 PART_COLUMNS = ("part", "clips", "hours", "clips an epoch", "hours an epoch", "share")
@@ -102,17 +104,24 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
         TinyAudioError: data, checkpoint or settings are not usable, the loss is no number, a checkpoint cannot be
             written, or SIGTERM came: then a checkpoint was written first. ValueError, OSError: a part of the model cannot be loaded.
     """
-    check_machine(settings)
-    folder, checkpoint = run_folder(settings, resume)
-    corpora = None if settings.data.streaming else training_corpora(settings)
-    set_seed(settings.training.seed)
-    model = build_model(settings.model)
-    processor: ASRProcessor = model.processor  # type: ignore[assignment]
-    feed = make_feed(settings, corpora, model)
-    check_unfinished(checkpoint, feed.steps)
-    validation = Validation(settings.data, processor, settings.training.batch_seconds)
-    if settings.model.pretrained is None and checkpoint is None:
-        match_embedding_scale(model, validation.speech)
+    with joined():
+        return _train(settings, resume)
+
+
+def _train(settings: Settings, resume: str | None) -> TrainResult:
+    now, settings = gathered(datetime.now())[0], replace(settings, processes=place_among_ranks()[1])
+    with together():
+        check_machine(settings)
+        folder, checkpoint = run_folder(settings, resume, now)
+        corpora = None if settings.data.streaming else training_corpora(settings)
+        set_seed(settings.training.seed)
+        model = build_model(settings.model)
+        processor: ASRProcessor = model.processor  # type: ignore[assignment]
+        feed = make_feed(settings, corpora, model)
+        check_unfinished(checkpoint, feed.steps)
+        validation = Validation(settings.data, processor, settings.training.batch_seconds)
+        if settings.model.pretrained is None and checkpoint is None:
+            match_embedding_scale(model, validation.speech)
     announce(model, feed, validation, folder)
     planned = plan(model, feed, processor, settings.training.distillation_weight > 0)
     begin(settings, folder, feed)
@@ -132,20 +141,24 @@ def train(settings: Settings, *, resume: str | None = None) -> TrainResult:
             warn(f"Stopped after step {trainer.state.global_step}. {_how_to_go_on(folder)}")
             raise
         finally:
-            feed.skipped.write(folder / SKIPPED_FILE)
-        seconds = time.monotonic() - started
-        if stop.asked and trainer.state.global_step < feed.steps:
-            raise TinyAudioError(f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}")
+            if is_first():
+                feed.skipped.write(folder / SKIPPED_FILE)
+        took = time.monotonic() - started
+        if trainer.state.global_step < feed.steps:
+            ended = f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}"
+            raise said_once(TinyAudioError(ended))
     share = 1 - trainer.start_step / feed.steps
-    cost = spent(share * planned.steps, trainer.meter.all_flops, trainer.meter.all_seconds, trainer.gpus)
-    return result(trainer, settings, seconds, cost, [publisher.outcome() for publisher in publishers])
+    processes, flops, seconds = summed((1, trainer.meter.all_flops, trainer.meter.all_seconds))
+    cost = spent(share * planned.steps, flops, seconds / processes, trainer.gpus, round(processes))
+    return result(trainer, settings, took, cost, [publisher.outcome() for publisher in publishers])
 
 
 def _how_to_go_on(folder: Path) -> str:
     kept = latest_checkpoint(folder)
     if kept is None:
         return "No checkpoint was written yet; training.save_steps says how often one is."
-    return f"{kept.name} is whole; go on with: ta train --resume {quote(str(folder))}"
+    several = f" --num-processes {os.environ.get('LOCAL_WORLD_SIZE')}" if place_among_ranks()[1] > 1 else ""
+    return f"{kept.name} is whole; go on with: ta train --resume {quote(str(folder))}{several}"
 
 
 def training_corpora(settings: Settings) -> list[Corpus]:
@@ -180,6 +193,8 @@ def check_machine(settings: Settings) -> None:
     for folder in (settings.training.augment.noise_folder, settings.training.augment.rir_folder):
         if folder is not None:
             Recordings(folder)
+    if settings.training.fsdp and settings.processes == 1:
+        raise TinyAudioError("training.fsdp needs several processes to spread the model over; see --num-processes.")
     if settings.training.report_to == "tensorboard":
         require_extra("tensorboard", "train")
     if settings.training.report_to == "wandb":
@@ -209,15 +224,15 @@ def _saved_settings(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def run_folder(settings: Settings, resume: str | None) -> tuple[Path, Path | None]:
-    """The folder of the run, and the checkpoint it goes on from.
+def run_folder(settings: Settings, resume: str | None, now: datetime) -> tuple[Path, Path | None]:
+    """The folder of a run that begins now, and the checkpoint it goes on from.
 
     Raises:
         TinyAudioError: the folder holds another run, or the one to resume was made with other settings.
     """
     wanted = Path(settings.output_dir) if settings.output_dir else None
     if resume is None:
-        folder = wanted or OUTPUTS / f"{settings.experiment}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = wanted or OUTPUTS / f"{settings.experiment}-{now:%Y%m%d-%H%M%S}"
         if checkpoints(folder):
             raise TinyAudioError(
                 f"{folder} already holds a run; go on with it by --resume {quote(str(folder))}, or name another --output-dir."
@@ -234,6 +249,7 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
     if not file.is_file():
         return
     before, now = _saved_settings(file), to_tree(settings)
+    check_same_steps(checkpoint, before, settings)
     current = _flat({section: now[section] for section in SECTIONS})
     earlier = _flat({section: before[section] for section in SECTIONS})
     changed = {key: (old, current.get(key)) for key, old in earlier.items() if current.get(key) != old}
@@ -244,6 +260,19 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
         raise TinyAudioError(f"{checkpoint} belongs to a run with other settings: {'; '.join(wrong)}.")
     if described:
         warn(f"Going on with other settings: {'; '.join(described.values())}.")
+
+
+def check_same_steps(checkpoint: Path, before: Mapping[str, Any], settings: Settings) -> None:
+    """A step's batches may be spread in another way over processes and accumulation, but stay as many."""
+    processes, steps = before.get("processes", 1), before["training"]["gradient_accumulation_steps"]
+    now = settings.processes * settings.training.gradient_accumulation_steps
+    if now != processes * steps or (settings.data.streaming and processes != settings.processes):
+        only = "; streamed data stay with their number of processes" if settings.data.streaming else ""
+        raise TinyAudioError(
+            f"{checkpoint} belongs to a run with {processes} process{'es' * (processes > 1)} × "
+            f"training.gradient_accumulation_steps={steps} batches a step; expected as many again, not "
+            f"{settings.processes} × {settings.training.gradient_accumulation_steps}{only}."
+        )
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -286,6 +315,8 @@ def show_parts(sizes: list[PartSize]) -> None:
 
 def begin(settings: Settings, folder: Path, feed: Feed) -> None:
     """Makes the run's folder and writes down what the run is made of."""
+    if not is_first():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     tidy(folder)
     write_atomically(folder / SETTINGS_FILE, OmegaConf.to_yaml(OmegaConf.structured(settings)))
@@ -294,6 +325,8 @@ def begin(settings: Settings, folder: Path, feed: Feed) -> None:
 
 def trackers(settings: Settings, folder: Path, checkpoint: Path | None) -> list[TrainerCallback]:
     """What draws the curves."""
+    if not is_first():
+        return []
     if settings.training.report_to == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
         from transformers.integrations import TensorBoardCallback

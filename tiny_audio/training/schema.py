@@ -153,7 +153,7 @@ class TrainingSettings:
         None, "Lay the clips of a batch end to end for the language model; null for where it is faster: bf16 on CUDA."
     )
     gradient_accumulation_steps: int = _option(
-        1, "Batches that make one optimizer step, weighted by their label tokens."
+        1, "Batches of each process that make one optimizer step, weighted by their label tokens."
     )
     max_grad_norm: float = _option(1.0, "Gradients longer than this are scaled down to it; 0 for never.")
     label_smoothing: float = _option(0.0, "Share of the target's probability that is spread over all tokens.")
@@ -180,6 +180,9 @@ class TrainingSettings:
     cache_dtype: str = _option("bf16", "Precision of the frames on disk: bf16, fp16 or fp32.")
     dtype: str = _option("fp32", "Computing precision: fp32, or mixed precision in bf16 or fp16 (a GPU).")
     gradient_checkpointing: bool = _option(False, "Recompute the language model's layers instead of keeping them.")
+    fsdp: bool = _option(
+        False, "Spread a language model that is trained in full, its gradients and optimizer states over the processes."
+    )
     seed: int = _option(
         0,
         "Seed of the new weights, of dropout and of what is drawn for a clip; data.seed is that of the order of the clips.",
@@ -248,6 +251,9 @@ class Settings:
 
     experiment: str = _option("quickstart", "Name of the experiment the settings began with.")
     output_dir: str | None = _option(None, "Folder of the run; null for outputs/EXPERIMENT-DATE-TIME.")
+    processes: int = _option(
+        1, "Processes that train together, on all machines; the command line and launchers set it."
+    )
     model: ModelSettings = field(default_factory=ModelSettings, metadata={"help": "What is joined and trained."})
     data: DataConfig = field(default_factory=DataConfig, metadata={"help": "Which dataset, and how it is read."})
     training: TrainingSettings = field(default_factory=TrainingSettings, metadata={"help": "How long and how fast."})
@@ -267,6 +273,10 @@ class Settings:
         if self.training.cache_features and self.data.streaming:
             raise TinyAudioError(
                 "training.cache_features needs the clips before the first step; expected data.streaming=false with it."
+            )
+        if self.training.fsdp and self.model.freeze_language_model:
+            raise TinyAudioError(
+                "training.fsdp is true with a frozen language model; it is for model.freeze_language_model=false."
             )
         if self.training.distillation_weight and not self.model.freeze_language_model:
             raise TinyAudioError(

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 
 from tiny_audio.console import warn
+from tiny_audio.data.streaming import mixed_seed
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.loading import load_trained_tensors
 from tiny_audio.model.modeling import ASRModel
@@ -26,16 +29,35 @@ from .ctc import audio_inputs, ctc_loss, frame_lengths, trains_head_alone
 from .distillation import distillation_loss, teacher_logits
 from .feed import Feed
 from .gpus import gpu_table
+from .interruption import StopOnTerminate
 from .loss import piecewise_loss
 from .meter import Meter
 from .packing import pack, packs
+from .processes import gathered, is_first, said_once
 from .schema import Settings, TrainingSettings
+from .sharding import keep_states_whole, shard, unsharded, whole
 from .validation import Validation
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 USED_FILE = "used.json"  # in a checkpoint: clips of each part of a mixture so far
 UNLOGGED_FILE = "unlogged.json"  # in a checkpoint between two entries of the log: the losses since the last one
 NEVER = 10**12  # steps between two events that only the end of the run brings
+
+
+@dataclass(frozen=True)
+class StepNews:
+    """What a process tells the others of its batches of a step, whose clips it takes out of them."""
+
+    labels: int
+    skipped: list[dict[str, Any]]
+    parts: list[str]
+    stop: bool  # it got SIGTERM
+
+    @classmethod
+    def of(cls, batches: list[dict[str, Any]], stop: bool) -> "StepNews":
+        labels = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in batches)
+        skipped = [entry for batch in batches for entry in batch.pop("skipped")]
+        return cls(labels, skipped, [part for batch in batches for part in batch.pop("parts", ())], stop)
 
 
 class SpeechTrainer(Trainer):
@@ -47,7 +69,7 @@ class SpeechTrainer(Trainer):
         feed: the training batches.
         validation: measured at intervals and at the end; the best model by WER is kept in `best/`.
         folder: of the run.
-        callbacks: progress and trackers.
+        callbacks: progress, trackers, and what stops the run.
     """
 
     model: ASRModel
@@ -69,7 +91,8 @@ class SpeechTrainer(Trainer):
         self._parts: dict[str, list[torch.Tensor]] = {}  # of the loss, a batch each, since the last entry of the log
         self.head_alone = trains_head_alone(model)
         self.start_step = 0
-        self._unlogged: dict[str, Any] = {}  # of the process that began the run
+        self._unlogged: dict[str, Any] = {}  # of the process that went before
+        self._numbers: Iterator[int] = iter(())  # in the run, of the batches of a step that are still to come
         self.settings = settings.training
         model.label_smoothing = self.settings.label_smoothing
         if not self.settings.distillation_weight:  # which compares logits
@@ -89,25 +112,33 @@ class SpeechTrainer(Trainer):
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
         self._checkpointed = checkpointed_layers(model) if settings.training.gradient_checkpointing else []
+        if self.settings.fsdp:
+            self.is_distributed_loading_by_transformers = True  # so that the Trainer wraps the model in nothing else
         self._first_bad_step = torch.full((), -1, dtype=torch.long, device=self.args.device)
 
     def fit(self, checkpoint: Path | None = None) -> None:
         """Trains from the start, or on from a checkpoint with the batch after the last one it used."""
         if checkpoint is not None:
             self.start_step = step_of(checkpoint)
-            truncate_log(self.folder / LOG_FILE, self.start_step)
             if (checkpoint / USED_FILE).is_file():
                 self.feed.used.update(json.loads((checkpoint / USED_FILE).read_text()))
             if (checkpoint / UNLOGGED_FILE).is_file():
                 self._unlogged = json.loads((checkpoint / UNLOGGED_FILE).read_text())
-            if moved := set_aside_later(self.folder, self.start_step):
-                warn(f"Later checkpoints of {self.folder} are kept as {', '.join(path.name for path in moved)}.")
-        else:
-            (self.folder / LOG_FILE).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+        if is_first():
+            self._tidy(checkpoint)
         if self.args.device.type == "cpu":
             keep_freed_memory()
         with self.meter.parts.attached():
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    def _tidy(self, checkpoint: Path | None) -> None:
+        """Takes out of the run's folder what it will write again."""
+        if checkpoint is None:
+            (self.folder / LOG_FILE).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            return
+        truncate_log(self.folder / LOG_FILE, self.start_step)
+        if moved := set_aside_later(self.folder, self.start_step):
+            warn(f"Later checkpoints of {self.folder} are kept as {', '.join(path.name for path in moved)}.")
 
     # ---- data and loss
 
@@ -117,21 +148,29 @@ class SpeechTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor]:
-        """The batches of one step, and the number of label tokens in all of them."""
+        """This process's batches of one step, and the number of label tokens in all of them, of all processes."""
         self.meter.start()
         batches = list(islice(epoch_iterator, num_batches))
         self.meter.arrived()
         for batch in batches:
-            self.feed.skipped.update(batch.pop("skipped"))
-            self.feed.used.update(batch.pop("parts", ()))
             self.meter.count(batch.pop("audio_seconds"), batch)
-        labels = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in batches)
-        return batches, torch.tensor(labels, device=device)
+        place = self.state.global_step * self.feed.accumulation + self.args.process_index
+        self._numbers = iter(range(place, place + self.feed.accumulation, self.args.world_size))
+        told = gathered(StepNews.of(batches, any(stop.asked for stop in self._stops())))
+        for news in told:
+            self.feed.skipped.update(news.skipped)
+            self.feed.used.update(news.parts)
+        for stop in self._stops():
+            stop.agreed = any(news.stop for news in told)
+        return batches, torch.tensor(sum(news.labels for news in told), device=device)
+
+    def _stops(self) -> list[StopOnTerminate]:
+        return [callback for callback in self.callback_handler.callbacks if isinstance(callback, StopOnTerminate)]
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean over the label tokens of the whole step, however they are spread over its batches."""
+        """Mean over the label tokens of the whole step, however they are spread over its batches and processes."""
         for layer in self._checkpointed:
             layer.training = True  # frozen layers are in inference mode, in which they would keep their activations
         if "input_features" in inputs and self.settings.time_masks + self.settings.frequency_masks:
@@ -148,6 +187,7 @@ class SpeechTrainer(Trainer):
         if outputs.ctc_scores is not None:
             weight = 1.0 if self.head_alone else self.settings.ctc_loss_weight
             loss = loss + weight * self._ctc_loss(outputs.ctc_scores, inputs) / num_items_in_batch
+        loss = loss * self.args.world_size  # of which DDP takes the mean
         return (loss, outputs) if return_outputs else loss
 
     def _distilled(self, outputs: Any, prompts: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -171,15 +211,24 @@ class SpeechTrainer(Trainer):
         self._parts.setdefault(name, []).append(part.detach())
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        # What is drawn (dropout, SpecAugment) follows from the batch: not from the process, nor from a resume.
+        torch.manual_seed(mixed_seed(self.settings.seed, next(self._numbers)))
         loss = super().training_step(model, inputs, num_items_in_batch)
         # kept on the device: asking for the value at every step would wait for the GPU
         bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
         self._first_bad_step = torch.where(bad, self.state.global_step + 1, self._first_bad_step)
         return loss
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[Any, DataLoader]:
+        if self.settings.fsdp:
+            shard(self.model)
+        return super()._prepare_for_training(*args, **kwargs)
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The Trainer's, its groups split where a part has a learning rate or weight decay of its own."""
         optimizer = super().create_optimizer(model)
+        if self.settings.fsdp:
+            keep_states_whole(optimizer)
         groups: list[dict[str, Any]] = []
         for part, (rate, decay) in self._part_options().items():
             own = set(map(id, getattr(self.model, part).parameters()))
@@ -233,12 +282,13 @@ class SpeechTrainer(Trainer):
         self._unlogged = {}
 
     def _stop_if_not_finite(self) -> None:
-        step = int(self._first_bad_step)
-        if step >= 0:
-            raise TinyAudioError(
-                f"The loss is not a finite number at step {step}; lower training.learning_rate, or use dtype=bf16 or "
+        bad = [step for step in gathered(int(self._first_bad_step)) if step >= 0]
+        if bad:
+            error = TinyAudioError(
+                f"The loss is not a finite number at step {min(bad)}; lower training.learning_rate, or use dtype=bf16 or "
                 f"fp32, and go on from the last checkpoint with --resume {self.folder}."
             )
+            raise said_once(error)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """To the trackers and, a line an entry, to log.jsonl."""
@@ -246,16 +296,19 @@ class SpeechTrainer(Trainer):
             return  # the Trainer's summary of itself, in units that mean nothing here
         if "loss" in logs:
             logs.update(self.meter.take())
-            logs.update({name: float(torch.stack(values).mean()) for name, values in self._parts.items()})
+            means = gathered({name: float(torch.stack(values).mean()) for name, values in self._parts.items()})
+            logs.update({name: sum(own[name] for own in means) / len(means) for name in self._parts})
             self._parts.clear()
         self.state.epoch = self.feed.epochs(self.state.global_step)
         super().log(logs, start_time)
+        if not is_first():
+            return
         with open(self.folder / LOG_FILE, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation loss and WER; the WER is a fraction."""
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), unsharded(self.model):
             measured = self.validation.measure(self.model)
         metrics = {"eval_loss": measured.loss, "eval_wer": measured.wer, "eval_clips": measured.clips}
         metrics |= {f"eval_wer_{name}": wer for name, wer in measured.part_wers.items()}
@@ -266,7 +319,9 @@ class SpeechTrainer(Trainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         better = super()._determine_best_metric(metrics, trial)
         if better:
-            write_whole(self.folder / BEST, self.save_model)
+            with whole(self.model):
+                if is_first():
+                    write_whole(self.folder / BEST, self.save_model)
         return better
 
     # ---- checkpoints
@@ -275,20 +330,34 @@ class SpeechTrainer(Trainer):
         self.model.save_pretrained(output_dir or self.folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        write_whole(self.folder / f"checkpoint-{self.state.global_step}", self._write_checkpoint)
-        rotate(self.folder, self.args.save_total_limit)
+        optimizer = self.optimizer.state_dict()  # of shards, all processes give theirs
+        unlogged = self._losses_since_log()
+        with whole(self.model):
+            if is_first():
+                folder = self.folder / f"checkpoint-{self.state.global_step}"
+                write_whole(folder, lambda folder: self._write_checkpoint(folder, optimizer, unlogged))
+                rotate(self.folder, self.args.save_total_limit)
 
-    def _write_checkpoint(self, folder: Path) -> None:
+    def _losses_since_log(self) -> dict[str, Any]:
+        """Means over the processes, for the first entry of the log after a resume; empty where one was just written."""
+        if self._globalstep_last_logged == self.state.global_step:
+            return {}
+        parts = {name: [float(value) for value in values] for name, values in self._parts.items()}
+        told = gathered({"loss": [self._tr_loss.item()], **parts})
+        means = {
+            name: [sum(each) / len(told) for each in zip(*(own[name] for own in told), strict=True)] for name in told[0]
+        }
+        return {"after_step": self._globalstep_last_logged, "loss": means.pop("loss")[0], "parts": means}
+
+    def _write_checkpoint(self, folder: Path, optimizer: dict[str, Any], unlogged: dict[str, Any]) -> None:
         self.save_model(folder)
-        self._save_optimizer_and_scheduler(str(folder))
+        torch.save(optimizer, folder / OPTIMIZER_NAME)
+        torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
         self._save_scaler(str(folder))
-        self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / STATE_FILE))
         if self.feed.used:
             (folder / USED_FILE).write_text(json.dumps(self.feed.used))
-        if self._globalstep_last_logged < self.state.global_step:
-            parts = {name: [float(value) for value in values] for name, values in self._parts.items()}
-            unlogged = {"loss": self._tr_loss.item(), "after_step": self._globalstep_last_logged, "parts": parts}
+        if unlogged:
             (folder / UNLOGGED_FILE).write_text(json.dumps(unlogged))
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
@@ -344,6 +413,8 @@ def training_arguments(settings: TrainingSettings, folder: Path, steps: int) -> 
         ignore_data_skip=True,  # the loader starts at the right batch by itself
         disable_tqdm=True,
         report_to="none",  # trackers come as callbacks
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # none changes
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs in one process would split a batch by clips
     return arguments

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from tiny_audio.data.collator import Dropped, load_or_drop
 from tiny_audio.data.filtering import Limits, default_clean
 from tiny_audio.data.mixture import even_quotas
 from tiny_audio.data.sources import NoSuchSplit
-from tiny_audio.data.stream_batches import UsableRows
+from tiny_audio.data.stream_batches import UsableRows, place_among_ranks
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.scoring import score
 from tiny_audio.model.modeling import ASRModel
@@ -34,6 +35,7 @@ from tiny_audio.model.processor import IGNORED_LABEL, ASRProcessor
 from tiny_audio.text.normalizers import get_normalizer
 
 from .ctc import audio_inputs, ctc_loss, ctc_texts, frame_lengths, trains_head_alone
+from .processes import gathered, summed
 
 NORMALIZER = "basic"
 BATCH_FACTOR = 4  # without gradients, batches of so many times the training's seconds fit
@@ -83,21 +85,24 @@ class Validation:
         return f"{len(self.places):,} clips{f' ({parts})' if parts else ''}{skipped}"
 
     def measure(self, model: ASRModel) -> Measured:
-        """Runs the model, in inference mode, over the sample."""
+        """Runs the model, in inference mode, over the sample; of several processes each takes a share of its batches."""
         model.eval()
         measure = self._measure_head if trains_head_alone(model) else self._measure
-        loss, tokens = 0.0, 0
+        loss = tokens = 0.0
         references: list[str] = []
         hypotheses: list[str] = []
         parts: list[str] = []
         with torch.no_grad():
-            for batch in self._batches():
+            for batch in self._batches(*place_among_ranks()):
                 parts += batch.pop("parts", ())
                 inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
                 total, texts = measure(model, inputs)
                 loss, tokens = loss + total, tokens + int((inputs["labels"] != IGNORED_LABEL).sum())
                 references += self._texts(inputs["labels"])
                 hypotheses += texts
+        loss, tokens = summed((loss, tokens))
+        shares = zip(*gathered((references, hypotheses, parts)), strict=True)
+        references, hypotheses, parts = (list(chain.from_iterable(each)) for each in shares)
         wer = score(references, hypotheses, get_normalizer(NORMALIZER)).wer
         return Measured(loss / tokens, wer, len(references), _wers_by_part(parts, references, hypotheses))
 
@@ -106,8 +111,8 @@ class Validation:
         batch = next(self._batches())
         return batch[self.processor.adapter.input_name], batch["audio_attention_mask"]
 
-    def _batches(self) -> Iterator[dict[str, Any]]:
-        for indices in self.order:
+    def _batches(self, rank: int = 0, ranks: int = 1) -> Iterator[dict[str, Any]]:
+        for indices in self.order[rank::ranks]:
             rows = [part[place] for part, place in (self.places[index] for index in indices)]
             clips = [load_or_drop(lambda row=row: load_row(row), row.id, self.limits[row.part]) for row in rows]  # type: ignore[misc]
             if any(isinstance(clip, Example) for clip in clips):
@@ -135,7 +140,8 @@ class Validation:
         audio = {name: inputs[name] for name in (model.encoder.input_name, "audio_attention_mask")}
         longest = int((inputs["labels"] != IGNORED_LABEL).sum(-1).max())
         # An untrained model never ends its answer: what goes far beyond the reference counts as wrong either way.
-        tokens = model.generate(**audio, max_new_tokens=2 * longest + 8, num_beams=1, do_sample=False)
+        greedy = {"num_beams": 1, "do_sample": False, "synced_gpus": False}  # processes decode clips of their own
+        tokens = model.generate(**audio, max_new_tokens=2 * longest + 8, **greedy)
         return self.processor.batch_decode(tokens)
 
 
