@@ -359,11 +359,11 @@ FULL_DISK = """
 import resource, signal, sys
 from tiny_audio.training.trainer import SpeechTrainer
 write = SpeechTrainer._write_checkpoint
-def limited(self, folder, optimizer):
+def limited(self, folder, *states):
     if self.state.global_step >= 2:  # from now on no file may grow beyond 20 kB
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-    write(self, folder, optimizer)
+    write(self, folder, *states)
 SpeechTrainer._write_checkpoint = limited
 from tiny_audio.cli.main import run
 sys.exit(run(sys.argv[1:]))
