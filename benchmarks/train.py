@@ -79,6 +79,7 @@ def ours(model, options: Options, bf16: bool) -> tuple[Moment, Moment, bool]:
     from transformers import TrainerCallback
 
     from tiny_audio.training import compose
+    from tiny_audio.training.budget import with_budget
     from tiny_audio.training.run import make_feed, training_corpora
     from tiny_audio.training.trainer import SpeechTrainer
     from tiny_audio.training.validation import Validation
@@ -98,7 +99,9 @@ def ours(model, options: Options, bf16: bool) -> tuple[Moment, Moment, bool]:
         ],
         data=options.data,
     )
-    feed = make_feed(settings, training_corpora(settings), model)
+    corpora = training_corpora(settings)
+    settings = with_budget(settings, model, corpora)
+    feed = make_feed(settings, corpora, model)
     feed.fill(model)
     moments: list[Moment] = []
 

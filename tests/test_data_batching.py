@@ -7,6 +7,7 @@ import pytest
 
 from tiny_audio.data import DataConfig, SecondsBatchSampler, open_corpus, usable_rows
 from tiny_audio.data.batching import padding_ratio
+from tiny_audio.data.mixture import MixtureSampler
 
 
 def lengths(clips: int = 500, seed: int = 0) -> np.ndarray:
@@ -49,6 +50,17 @@ def test_order_is_not_by_length():
     durations = lengths()
     means = [durations[batch].mean() for batch in SecondsBatchSampler(durations, 60.0).epoch(0)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("make", [SecondsBatchSampler, lambda *args: MixtureSampler([args[0]], [900], *args[1:])])
+def test_the_largest_batch_is_the_very_first(make):
+    durations = lengths(2000)
+    sampler = make(durations, 60.0, 3)
+    for epoch in range(3):
+        sizes = [padded_seconds(durations, batch) for batch in sampler.epoch(epoch)]
+        assert (sizes.index(max(sizes)) == 0) is (epoch == 0)
+    equal = make(np.array([2.0, 2.0, 4.0] * 300), 4.0, 3).epoch(0)  # every batch is of 4 s
+    assert len(equal[0]) == 1 and len(equal[-1] + equal[-2] + equal[-3]) > 3
 
 
 def test_batches_by_number_continue_over_epochs():

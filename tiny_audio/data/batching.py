@@ -14,7 +14,7 @@ class SecondsBatchSampler:
     """Packs clips of like length into batches of at most `batch_seconds` of padded audio (longest × clips).
 
     Deterministic: the batches of an epoch follow from (durations, seed, epoch) alone. A clip longer than the budget
-    makes a batch of its own. Iterating gives the batches of the first epoch.
+    makes a batch of its own. Iterating gives the batches of the first epoch, which begins with the largest of them.
 
     Args:
         durations: seconds (clips,), finite; the batches hold positions in it.
@@ -51,13 +51,16 @@ class SecondsBatchSampler:
             raise ValueError("A batch needs a positive number of seconds and of clips.")
 
     def epoch(self, epoch: int) -> list[list[int]]:
-        """Every clip once, in shuffled batches."""
+        """Every clip once, in shuffled batches; in the first epoch the largest comes first."""
         rng = np.random.default_rng((self.seed, epoch))
         jittered = self.durations * rng.uniform(1 - JITTER, 1 + JITTER, len(self.durations))
         batches = self._packed(np.argsort(jittered, kind="stable"), first_fill=rng.uniform(0.2, 1.0))
         rng.shuffle(batches)
+        return self._counted(batches, epoch)
+
+    def _counted(self, batches: list[list[int]], epoch: int) -> list[list[int]]:
         self._counts[epoch] = len(batches)
-        return batches
+        return batches if epoch else largest_first(batches, self.durations)
 
     @property
     def epoch_seconds(self) -> float:
@@ -119,6 +122,17 @@ class SecondsBatchSampler:
     def padding_ratio(self) -> float:
         """Padded seconds / all seconds in the first epoch."""
         return padding_ratio(self.durations, self.epoch(0))
+
+
+def largest_first(batches: Sequence[list[int]], durations: np.ndarray) -> list[list[int]]:
+    """The batches with that of the most padded seconds at their head: what the memory cannot hold shows at once."""
+
+    def size(number: int) -> tuple[float, float]:
+        longest = float(durations[batches[number]].max())
+        return longest * len(batches[number]), longest
+
+    first = max(range(len(batches)), key=size)
+    return [batches[first], *batches[:first], *batches[first + 1 :]]
 
 
 def padding_ratio(durations: Sequence[float] | np.ndarray, batches: Sequence[Sequence[int]]) -> float:

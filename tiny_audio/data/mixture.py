@@ -72,15 +72,14 @@ class MixtureSampler(SecondsBatchSampler):
         self.sizes, self.counts = [len(own) for own in durations], list(counts)
 
     def epoch(self, epoch: int) -> list[list[int]]:
-        """Every corpus's number of clips, in batches that are shuffled within stretches."""
+        """Every corpus's number of clips, in batches that are shuffled within stretches; the first as in the base class."""
         clips = self._drawn(epoch)
         batches: list[list[int]] = []
         for number, stretch in enumerate(np.array_split(clips, math.ceil(len(clips) / STRETCH_CLIPS))):
             seed = mixed_seed(self.seed, epoch, number)
             packed = mixed_batches(self.durations[stretch], self.batch_seconds, seed, self.max_batch_size)
             batches += [stretch[batch].tolist() for batch in packed]
-        self._counts[epoch] = len(batches)
-        return batches
+        return self._counted(batches, epoch)
 
     @property
     def epoch_seconds(self) -> float:

@@ -107,7 +107,7 @@ class ClipFeed:
         """This process's share of the batches from number `start` on; its length is that of the whole run."""
         if not self.training.augment.active:  # else a clip is never the same again
             processor = RememberingProcessor(processor, self.cache_bytes)
-        collator = _collator(processor, self.training, start, self.collator_class)
+        collator = collator_of(processor, self.training, start, self.collator_class)
         batches = RunBatches(self.sampler, start, self.steps * self.accumulation, (self.rank, self.ranks))
         return DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=collator, **worker_options(self.training.num_workers)
@@ -183,7 +183,7 @@ class StreamFeed:
 
     def loader(self, start: int, processor: ASRProcessor) -> DataLoader:
         """This process's batches from number `start` of all on, endlessly."""
-        collator = _collator(processor, self.training, start)
+        collator = collator_of(processor, self.training, start)
         dataset, workers = self._dataset(start // self.ranks), worker_options(self.training.num_workers)
         return DataLoader(dataset, batch_size=None, collate_fn=collator, **workers)
 
@@ -216,6 +216,11 @@ class StreamFeed:
 Feed = ClipFeed | StreamFeed
 
 
+def feed_of(settings: Settings, corpora: list[Corpus] | None, max_samples: int | None) -> Feed:
+    """The clips of the corpora, or of streams where there are none."""
+    return StreamFeed(settings, max_samples) if corpora is None else ClipFeed(corpora, settings, max_samples)
+
+
 class RunBatches(Sampler[list[int]]):
     """Of the batches number `start` to `stop`, every `ranks`th, from the rank on: whole steps of all processes.
 
@@ -233,9 +238,10 @@ class RunBatches(Sampler[list[int]]):
         return self.stop // self.ranks
 
 
-def _collator(
-    processor: ASRProcessor, training: TrainingSettings, start: int, kind: type[SpeechCollator] = SpeechCollator
+def collator_of(
+    processor: ASRProcessor, training: TrainingSettings, start: int = 0, kind: type[SpeechCollator] = SpeechCollator
 ) -> SpeechCollator:
+    """What makes the batches of a loader that begins with number `start`."""
     draw = InstructionDraw(training.prompt_variety, training.seed, start) if training.prompt_variety else None
     augment = None
     if training.augment.active:
@@ -248,8 +254,14 @@ def _own_seconds(training: TrainingSettings) -> float:
     return training.batch_seconds * training.augment.batch_share
 
 
+def pins(device_type: str) -> bool:
+    """Whether batches for this kind of device lie in pinned memory, from which they are copied beside the computing."""
+    return device_type == "cuda"
+
+
 def worker_options(number: int) -> dict[str, Any]:
     """Of a DataLoader with so many workers."""
     # A generator of its own: the loader would take its seed from the global one, and a resumed run has one loader more.
     options: dict[str, Any] = {"num_workers": number, "generator": torch.Generator().manual_seed(0)}
+    options["pin_memory"] = pins("cuda" if torch.cuda.is_available() else "cpu")
     return {**options, "prefetch_factor": 4, "worker_init_fn": outlive_terminate} if number else options

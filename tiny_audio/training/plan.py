@@ -8,13 +8,14 @@ from tiny_audio.model.encoders import adapter_for, quiet_transformers
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 
+from .budget import PLANNED_SECONDS, with_seconds
 from .build import checkpoint_path, outline, part_sizes
 from .cached_feed import check_frozen
 from .cost import plan, price_rows
 from .feed import ClipFeed, Feed, StreamFeed
 from .gpus import gpu_table, own_file
 from .run import PART_COLUMNS, check_machine, show_parts, training_corpora
-from .schema import Settings
+from .schema import AUTO, Settings
 from .validation import evaluation_corpora
 
 
@@ -28,6 +29,9 @@ def show_plan(settings: Settings) -> None:
     """
     check_machine(settings)
     out(OmegaConf.to_yaml(OmegaConf.structured(settings)))
+    if settings.training.batch_seconds == AUTO:
+        out(f"training.batch_seconds=auto is found when the run begins; the plan takes {PLANNED_SECONDS:g} s.\n")
+        settings = with_seconds(settings, PLANNED_SECONDS)
     model = _outlined(settings)
     if model is not None and settings.training.cache_features:
         check_frozen(model)

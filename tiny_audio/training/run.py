@@ -25,20 +25,22 @@ from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 from tiny_audio.model_source import BEST
 
+from .budget import with_budget, with_seconds
 from .build import PartSize, build_model, part_sizes
 from .cached_feed import CachedFeed, check_frozen
 from .checkpoints import SETTINGS_FILE, checkpoints, find_resume, latest_checkpoint, step_of, tidy
+from .compilation import check_compiler
 from .config import compose, overridden
 from .cost import Spent, plan, spent
 from .ctc import leaves_head_behind
-from .feed import ClipFeed, Feed, StreamFeed
+from .feed import Feed, feed_of
 from .initialization import match_embedding_scale
 from .interruption import StopOnTerminate
 from .precision import check_precision
 from .processes import gathered, is_first, joined, said_once, summed, together
 from .progress import ShowProgress, training_bar
 from .publish import check_push, publishing
-from .schema import SECTIONS, Settings, to_settings, to_tree
+from .schema import AUTO, SECTIONS, Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
 from .validation import Validation
 
@@ -117,6 +119,9 @@ def _train(settings: Settings, resume: str | None) -> TrainResult:
         set_seed(settings.training.seed)
         model = build_model(settings.model)
         processor: ASRProcessor = model.processor  # type: ignore[assignment]
+        settings = with_budget_before(settings, checkpoint)
+    settings = with_budget(settings, model, corpora)
+    with together():
         feed = make_feed(settings, corpora, model)
         check_unfinished(checkpoint, feed.steps)
         validation = Validation(settings.data, processor, settings.training.batch_seconds)
@@ -143,14 +148,14 @@ def _train(settings: Settings, resume: str | None) -> TrainResult:
         finally:
             if is_first():
                 feed.skipped.write(folder / SKIPPED_FILE)
-        took = time.monotonic() - started
+        seconds = time.monotonic() - started
         if trainer.state.global_step < feed.steps:
             ended = f"Ended by SIGTERM after step {trainer.state.global_step}. {_how_to_go_on(folder)}"
             raise said_once(TinyAudioError(ended))
     share = 1 - trainer.start_step / feed.steps
-    processes, flops, seconds = summed((1, trainer.meter.all_flops, trainer.meter.all_seconds))
-    cost = spent(share * planned.steps, flops, seconds / processes, trainer.gpus, round(processes))
-    return result(trainer, settings, took, cost, [publisher.outcome() for publisher in publishers])
+    processes, flops, busy = summed((1, trainer.meter.all_flops, trainer.meter.all_seconds))
+    cost = spent(share * planned.steps, flops, busy / processes, trainer.gpus, round(processes))
+    return result(trainer, settings, seconds, cost, [publisher.outcome() for publisher in publishers])
 
 
 def _how_to_go_on(folder: Path) -> str:
@@ -167,7 +172,7 @@ def training_corpora(settings: Settings) -> list[Corpus]:
     return [open_corpus(part, part.train_split, max_samples=part.max_train_samples) for part in parts]
 
 
-def make_feed(settings: Settings, corpora: Sequence[Corpus] | None, model: ASRModel) -> Feed:
+def make_feed(settings: Settings, corpora: list[Corpus] | None, model: ASRModel) -> Feed:
     """What the model is trained on; its `fill` comes before the first step.
 
     Args:
@@ -177,10 +182,8 @@ def make_feed(settings: Settings, corpora: Sequence[Corpus] | None, model: ASRMo
         TinyAudioError: no clip can be trained on, or the encoder's frames are to be kept and it is trained.
     """
     window = model.processor.max_samples
-    if corpora is None:
-        return StreamFeed(settings, window)
-    if not settings.training.cache_features:
-        return ClipFeed(corpora, settings, window)
+    if corpora is None or not settings.training.cache_features:
+        return feed_of(settings, corpora, window)
     check_frozen(model)
     return CachedFeed(corpora, settings, window)
 
@@ -190,6 +193,8 @@ def check_machine(settings: Settings) -> None:
     check_precision(settings.training.dtype)
     if settings.training.push_to is not None:
         check_push(settings.training.push_to)
+    if settings.training.compile:
+        check_compiler()
     for folder in (settings.training.augment.noise_folder, settings.training.augment.rir_folder):
         if folder is not None:
             Recordings(folder)
@@ -255,6 +260,8 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
     changed = {key: (old, current.get(key)) for key, old in earlier.items() if current.get(key) != old}
     fixed = {f"training.{name}" for name in FIXED_TRAINING}
     described = {key: f"{key} was {old}, is {new}" for key, (old, new) in changed.items()}
+    if settings.training.batch_seconds == AUTO:  # what was found then is taken
+        described.pop("training.batch_seconds", None)
     wrong = [text for key, text in described.items() if not key.startswith("training.") or key in fixed]
     if wrong:
         raise TinyAudioError(f"{checkpoint} belongs to a run with other settings: {'; '.join(wrong)}.")
@@ -273,6 +280,18 @@ def check_same_steps(checkpoint: Path, before: Mapping[str, Any], settings: Sett
             f"training.gradient_accumulation_steps={steps} batches a step; expected as many again, not "
             f"{settings.processes} × {settings.training.gradient_accumulation_steps}{only}."
         )
+
+
+def with_budget_before(settings: Settings, checkpoint: Path | None) -> Settings:
+    """The settings with the budget that a run to go on with has found, where they say `auto`."""
+    if settings.training.batch_seconds != AUTO or checkpoint is None:
+        return settings
+    file = checkpoint.parent / SETTINGS_FILE
+    if not file.is_file():
+        raise TinyAudioError(f"{file} is not there, so what training.batch_seconds=auto found is not known; set it.")
+    before = _saved_settings(file)["training"]
+    checkpointing = settings.training.gradient_checkpointing or before["gradient_checkpointing"]
+    return with_seconds(settings, before["batch_seconds"], gradient_checkpointing=checkpointing)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

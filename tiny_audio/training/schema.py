@@ -24,6 +24,7 @@ USELESS_FOR_HEAD = (
     "distillation_weight", "label_smoothing", "audio_token_dropout", "prompt_variety", "augment.silence_share",
 )  # fmt: skip
 QUANTIZATIONS = ("8bit", "4bit")
+AUTO = "auto"  # of training.batch_seconds
 
 
 def _option(default: Any, help: str) -> Any:
@@ -147,7 +148,10 @@ class TrainingSettings:
     weight_decay: float = _option(0.01, "AdamW's weight decay, on matrices only: not on norms and biases.")
     language_model_weight_decay: float | None = _option(None, "That of the language model; null for weight_decay.")
     encoder_weight_decay: float | None = _option(None, "That of the encoder's LoRA; null for weight_decay.")
-    batch_seconds: float = _option(60.0, "Seconds of audio in a batch, padding included.")
+    batch_seconds: Any = _option(
+        60.0,
+        "Seconds of audio in a batch, padding included; `auto`: as many as are fastest and fit, found at the start.",
+    )
     batch_size: int | None = _option(None, "At most this many clips in a batch; null for no such limit.")
     packing: bool | None = _option(
         None, "Lay the clips of a batch end to end for the language model; null for where it is faster: bf16 on CUDA."
@@ -183,6 +187,7 @@ class TrainingSettings:
     fsdp: bool = _option(
         False, "Spread a language model that is trained in full, its gradients and optimizer states over the processes."
     )
+    compile: bool = _option(False, "Run the layers of encoder and language model as compiled kernels (a C++ compiler).")
     seed: int = _option(
         0,
         "Seed of the new weights, of dropout and of what is drawn for a clip; data.seed is that of the order of the clips.",
@@ -200,6 +205,7 @@ class TrainingSettings:
     report_to: str = _option("tensorboard", "Where the curves go besides log.jsonl: tensorboard, wandb or none.")
 
     def __post_init__(self) -> None:
+        self.batch_seconds = _seconds_or_auto(self.batch_seconds)
         _one_of("training.lr_scheduler", self.lr_scheduler, SCHEDULES)
         _one_of("training.dtype", self.dtype, DTYPES)
         _one_of("training.cache_dtype", self.cache_dtype, DTYPES)
@@ -224,8 +230,9 @@ class TrainingSettings:
                     f"training.prompt_variety holds {instruction!r}; expected words, and no <audio>: it stands before them."
                 )
         for name in ("batch_seconds", "num_epochs", "distillation_temperature"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < inf:
-                raise TinyAudioError(f"training.{name} is {getattr(self, name)}; expected more than 0.")
+            value = getattr(self, name)
+            if value not in (None, AUTO) and not 0 < value < inf:
+                raise TinyAudioError(f"training.{name} is {value}; expected more than 0.")
         if self.push_checkpoints and self.push_to is None:
             raise TinyAudioError(
                 "training.push_checkpoints is true and training.push_to is not set; set it to OWNER/NAME."
@@ -368,6 +375,15 @@ def _nearest(prefix: str, key: str, known: list[str]) -> str:
     if elsewhere:
         return f"did you mean {elsewhere[0]}?"
     return f"did you mean {prefix}{canonical(section, near[0])}?" if near else f"expected one of: {', '.join(known)}."
+
+
+def _seconds_or_auto(value: Any) -> Any:
+    if value == AUTO:
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TinyAudioError(f"training.batch_seconds is {value!r}; expected seconds, or {AUTO}.") from None
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:

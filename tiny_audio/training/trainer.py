@@ -25,13 +25,15 @@ from tiny_audio.model_source import BEST
 from .allocation import keep_freed_memory
 from .augment import drop_audio_tokens, spec_augment
 from .checkpoints import LOG_FILE, STATE_FILE, rotate, set_aside_later, step_of, truncate_log, write_whole
+from .compilation import compile_layers
 from .ctc import audio_inputs, ctc_loss, frame_lengths, trains_head_alone
 from .distillation import distillation_loss, teacher_logits
-from .feed import Feed
+from .feed import Feed, pins
 from .gpus import gpu_table
 from .interruption import StopOnTerminate
 from .loss import piecewise_loss
 from .meter import Meter
+from .out_of_memory import PaddedSize, explained, out_of_memory
 from .packing import pack, packs
 from .processes import gathered, is_first, said_once
 from .schema import Settings, TrainingSettings
@@ -89,10 +91,11 @@ class SpeechTrainer(Trainer):
         here = self.gpus.here()
         self.meter = Meter(model, settings.training.distillation_weight > 0, here and here[1].tflops * 1e12)
         self._parts: dict[str, list[torch.Tensor]] = {}  # of the loss, a batch each, since the last entry of the log
+        self._sizes: list[PaddedSize] = []  # of the batches of the step that runs
         self.head_alone = trains_head_alone(model)
         self.start_step = 0
-        self._unlogged: dict[str, Any] = {}  # of the process that went before
         self._numbers: Iterator[int] = iter(())  # in the run, of the batches of a step that are still to come
+        self._unlogged: dict[str, Any] = {}  # of the process that began the run
         self.settings = settings.training
         model.label_smoothing = self.settings.label_smoothing
         if not self.settings.distillation_weight:  # which compares logits
@@ -114,6 +117,8 @@ class SpeechTrainer(Trainer):
         self._checkpointed = checkpointed_layers(model) if settings.training.gradient_checkpointing else []
         if self.settings.fsdp:
             self.is_distributed_loading_by_transformers = True  # so that the Trainer wraps the model in nothing else
+        if self.settings.compile:
+            compile_layers(model)
         self._first_bad_step = torch.full((), -1, dtype=torch.long, device=self.args.device)
 
     def fit(self, checkpoint: Path | None = None) -> None:
@@ -128,7 +133,7 @@ class SpeechTrainer(Trainer):
             self._tidy(checkpoint)
         if self.args.device.type == "cpu":
             keep_freed_memory()
-        with self.meter.parts.attached():
+        with self.meter.parts.attached(), explained(self._out_of_memory):
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     def _tidy(self, checkpoint: Path | None) -> None:
@@ -139,6 +144,9 @@ class SpeechTrainer(Trainer):
         truncate_log(self.folder / LOG_FILE, self.start_step)
         if moved := set_aside_later(self.folder, self.start_step):
             warn(f"Later checkpoints of {self.folder} are kept as {', '.join(path.name for path in moved)}.")
+
+    def _out_of_memory(self) -> str:
+        return out_of_memory(self.state.global_step, self._sizes, self.settings, self.folder, self.args.device)
 
     # ---- data and loss
 
@@ -153,7 +161,9 @@ class SpeechTrainer(Trainer):
         batches = list(islice(epoch_iterator, num_batches))
         self.meter.arrived()
         for batch in batches:
-            self.meter.count(batch.pop("audio_seconds"), batch)
+            seconds = batch.pop("audio_seconds")
+            self._sizes.append((len(seconds), len(seconds) * float(seconds.max())))
+            self.meter.count(seconds, batch)
         place = self.state.global_step * self.feed.accumulation + self.args.process_index
         self._numbers = iter(range(place, place + self.feed.accumulation, self.args.world_size))
         told = gathered(StepNews.of(batches, any(stop.asked for stop in self._stops())))
@@ -166,6 +176,12 @@ class SpeechTrainer(Trainer):
 
     def _stops(self) -> list[StopOnTerminate]:
         return [callback for callback in self.callback_handler.callbacks if isinstance(callback, StopOnTerminate)]
+
+    def _prepare_input(self, data: Any) -> Any:
+        """To the device, beside what it computes where the batch is in pinned memory."""
+        if isinstance(data, torch.Tensor):
+            return data.to(self.args.device, non_blocking=pins(self.args.device.type))
+        return super()._prepare_input(data)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -266,6 +282,7 @@ class SpeechTrainer(Trainer):
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         self.meter.stop()
+        self._sizes.clear()
         if self._unlogged:
             self._take_up_unlogged(tr_loss)
         if self.control.should_log or self.control.should_evaluate or self.control.should_save:
@@ -308,7 +325,8 @@ class SpeechTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation loss and WER; the WER is a fraction."""
-        with self.accelerator.autocast(), unsharded(self.model):
+        eager = torch.compiler.set_stance("force_eager")  # each length of the cache would be compiled by itself
+        with self.accelerator.autocast(), unsharded(self.model), eager:
             measured = self.validation.measure(self.model)
         metrics = {"eval_loss": measured.loss, "eval_wer": measured.wer, "eval_clips": measured.clips}
         metrics |= {f"eval_wer_{name}": wer for name, wer in measured.part_wers.items()}
@@ -330,24 +348,23 @@ class SpeechTrainer(Trainer):
         self.model.save_pretrained(output_dir or self.folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        optimizer = self.optimizer.state_dict()  # of shards, all processes give theirs
-        unlogged = self._losses_since_log()
+        optimizer, unlogged = self.optimizer.state_dict(), self._not_yet_logged()  # all processes give theirs
         with whole(self.model):
             if is_first():
                 folder = self.folder / f"checkpoint-{self.state.global_step}"
                 write_whole(folder, lambda folder: self._write_checkpoint(folder, optimizer, unlogged))
                 rotate(self.folder, self.args.save_total_limit)
 
-    def _losses_since_log(self) -> dict[str, Any]:
-        """Means over the processes, for the first entry of the log after a resume; empty where one was just written."""
+    def _not_yet_logged(self) -> dict[str, Any]:
+        """The losses since the last entry of the log, means of the processes; empty where there are none."""
         if self._globalstep_last_logged == self.state.global_step:
             return {}
-        parts = {name: [float(value) for value in values] for name, values in self._parts.items()}
-        told = gathered({"loss": [self._tr_loss.item()], **parts})
+        own = {"loss": [float(self._tr_loss)], **{name: [*map(float, values)] for name, values in self._parts.items()}}
+        everyone = gathered(own)
         means = {
-            name: [sum(each) / len(told) for each in zip(*(own[name] for own in told), strict=True)] for name in told[0]
+            name: [sum(each) / len(each) for each in zip(*(one[name] for one in everyone), strict=True)] for name in own
         }
-        return {"after_step": self._globalstep_last_logged, "loss": means.pop("loss")[0], "parts": means}
+        return {"loss": means.pop("loss")[0], "after_step": self._globalstep_last_logged, "parts": means}
 
     def _write_checkpoint(self, folder: Path, optimizer: dict[str, Any], unlogged: dict[str, Any]) -> None:
         self.save_model(folder)
