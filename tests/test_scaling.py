@@ -25,7 +25,7 @@ from tiny_audio.training.run import settings_to_resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# all losses and draws that there are: cross-entropy, router, CTC; SpecAugment, dropout, instructions, waveforms
+# losses: cross-entropy, router, CTC; draws: SpecAugment, dropout, instructions, gain
 STEPS = 30
 OVER = (
     f"training.max_steps={STEPS}", "training.save_steps=5", "training.eval_steps=15", "training.save_total_limit=null",
