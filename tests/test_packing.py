@@ -108,11 +108,19 @@ def test_what_flash_attention_on_cuda_gets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "half", "is_on"),
-    [(None, "cuda", True, True), (None, "cuda", False, False), (None, "cpu", True, False), (True, "cpu", False, True), (False, "cuda", True, False)],
-)  # fmt: skip
-def test_when_a_run_packs(wanted: bool | None, device: str, half: bool, is_on: bool) -> None:
-    assert packs(wanted, device, half) is is_on
+    ("wanted", "device", "half", "cached", "is_on"),
+    [
+        (None, "cuda", True, False, True),
+        (None, "cuda", False, True, False),
+        (None, "cpu", True, False, False),
+        (None, "cpu", False, True, True),
+        (None, "mps", True, True, False),
+        (True, "cpu", False, False, True),
+        (False, "cuda", True, True, False),
+    ],
+)
+def test_when_a_run_packs(wanted: bool | None, device: str, half: bool, cached: bool, is_on: bool) -> None:
+    assert packs(wanted, device, half, cached) is is_on
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,17 @@ NAME = "packed_sdpa"  # of the attention, for transformers
 FLASH = ("flash_attention_2", "flash_attention_3")  # take the clips' borders by themselves
 
 
-def packs(wanted: bool | None, device: str, half: bool) -> bool:
-    """Whether a run packs; None: where it is faster, in half precision on CUDA.
+def packs(wanted: bool | None, device: str, half: bool, cached: bool) -> bool:
+    """Whether a run packs; None: where it is faster, in half precision on CUDA, and on a CPU where no encoder runs.
 
     Args:
         wanted: training.packing.
         device: its type.
         half: whether the language model computes in bf16 or fp16.
+        cached: training.cache_features.
     """
-    return (device == "cuda" and half) if wanted is None else wanted
+    faster = half if device == "cuda" else cached and device == "cpu"
+    return faster if wanted is None else wanted
 
 
 def pack(model: ASRModel, wanted: bool | None) -> None:

@@ -154,7 +154,9 @@ class TrainingSettings:
     )
     batch_size: int | None = _option(None, "At most this many clips in a batch; null for no such limit.")
     packing: bool | None = _option(
-        None, "Lay the clips of a batch end to end for the language model; null for where it is faster: bf16 on CUDA."
+        None,
+        "Lay the clips of a batch end to end for the language model; null for where it is faster: in bf16 on CUDA, on a "
+        "CPU with cache_features.",
     )
     gradient_accumulation_steps: int = _option(
         1, "Batches of each process that make one optimizer step, weighted by their label tokens."

@@ -109,7 +109,7 @@ class SpeechTrainer(Trainer):
             model=model, args=arguments, train_dataset=feed.dataset, eval_dataset=validation, callbacks=callbacks
         )
         half = settings.training.dtype != "fp32" or model.language_model.dtype != torch.float32
-        if packs(self.settings.packing, self.args.device.type, half):
+        if packs(self.settings.packing, self.args.device.type, half, self.settings.cache_features):
             pack(model, self.settings.packing)
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
