@@ -107,6 +107,24 @@ def test_what_flash_attention_on_cuda_gets() -> None:
     assert query.grad.shape == query.shape and key.grad.shape == key.shape
 
 
+def test_flash_attention_of_transformers_gets_borders_and_no_mask(nano: ASRModel, tone, monkeypatch) -> None:
+    """It needs CUDA, so a function that notes what it is given stands in its place."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    model, batch, given = deepcopy(nano), batch_of(nano, tone), []
+
+    def noted(module, query, key, value, attention_mask, **options):
+        given.append((attention_mask, options["cu_seq_lens_q"].tolist()))
+        return query.transpose(1, 2), None
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", noted)
+    model.language_model.get_decoder().config._attn_implementation = "flash_attention_2"
+    pack(model, None)
+    model(**batch)
+    ends = batch["attention_mask"].sum(-1).cumsum(0).tolist()
+    assert given and all(mask is None and borders == [0, *ends] for mask, borders in given)
+
+
 @pytest.mark.parametrize(
     ("wanted", "device", "half", "cached", "is_on"),
     [

@@ -73,10 +73,13 @@ def packed_states(
     own, lengths = attention_mask.bool(), attention_mask.sum(-1)
     borders = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
     positions = (attention_mask.cumsum(-1) - 1)[own]
-    output = model.language_model.get_decoder()(
+    decoder = model.language_model.get_decoder()
+    # four dimensions are taken for ready, and the borders stand for it; FlashAttention would look for padding in it
+    mask = None if decoder.config._attn_implementation in FLASH else own.new_ones(1, 1, 1, 1)
+    output = decoder(
         **{name: tensor[own][None] for name, tensor in inputs.items()},
         position_ids=positions[None],
-        attention_mask=own.new_ones(1, 1, 1, 1),  # four dimensions are taken for ready; the borders stand for it
+        attention_mask=mask,
         cu_seq_lens_q=borders,
         cu_seq_lens_k=borders,
         max_length_q=labels.shape[1],
