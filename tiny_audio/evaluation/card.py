@@ -10,6 +10,7 @@ from tiny_audio.evaluation.leaderboard import eval_result, eval_results_name
 from tiny_audio.evaluation.providers import source_of
 from tiny_audio.evaluation.results import Metrics, write_atomically
 from tiny_audio.evaluation.settings import EvalSettings
+from tiny_audio.hub_access import hub_errors
 from tiny_audio.model_source import SHIPPED, ModelSource
 
 CARD = "README.md"
@@ -97,12 +98,11 @@ def _write_folder(folder: Path, evaluations: Sequence[Metrics]) -> None:
 
 
 def _commit(repository: str, revision: str | None, evaluations: Sequence[Metrics]) -> None:
-    import httpx2
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from huggingface_hub.errors import EntryNotFoundError
 
     api = HfApi()
-    try:
+    with hub_errors(f"The results stay in their folder: the card of {repository} was not changed"):
         try:
             content = Path(api.hf_hub_download(repository, CARD, revision=revision)).read_text(encoding="utf-8")
         except EntryNotFoundError:
@@ -112,12 +112,6 @@ def _commit(repository: str, revision: str | None, evaluations: Sequence[Metrics
         operations = [CommitOperationAdd(name, text.encode()) for name, text in files.items()]
         title = "Add evaluation results of " + ", ".join(metrics.dataset_name for metrics in evaluations)
         commit = api.create_commit(repository, operations, commit_message=title, revision=revision)
-    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TinyAudioError(
-            f"The card of {repository} was not changed ({reason}); check the network, and that HF_TOKEN may write there. "
-            "The results stay in their folder."
-        ) from error
     say(f"Card: {commit.commit_url}")
 
 

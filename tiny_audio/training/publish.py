@@ -14,12 +14,12 @@ from transformers import TrainerCallback
 
 from tiny_audio.console import say, warn
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.hub_access import REFUSALS, reason, require_access, status
 from tiny_audio.model_source import BEST
 
 from .checkpoints import LOG_FILE, SETTINGS_FILE, SNAPSHOT, remove
 from .schema import TrainingSettings
 
-REFUSALS = (400, 401, 402, 403, 404)  # HTTP statuses that trying again would not change
 OPEN_SECONDS = 30.0  # that the training waits for the Hub before it begins
 FINISH_SECONDS = 600.0  # that the end of a run waits for its last upload
 GRACE_SECONDS = 20.0  # that a run waits which was stopped: its machine may be taken back
@@ -145,17 +145,15 @@ class Publisher(TrainerCallback):
 
     def _try_to_open(self) -> TinyAudioError | None:
         """What the Hub refuses for good; that it cannot be reached now is only said."""
-        from huggingface_hub.errors import HfHubHTTPError
-
         try:
             self._open()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the network, the training goes on
-            if isinstance(error, HfHubHTTPError) and error.response.status_code in REFUSALS:
+            if status(error) in REFUSALS:
                 return TinyAudioError(
-                    f"{self.repository} cannot be pushed to ({_reason(error)}); check its name and that the token may "
+                    f"{self.repository} cannot be pushed to ({reason(error)}); check its name and that the token may "
                     "write there, or leave out training.push_to."
                 )
-            warn(f"The Hub cannot be reached ({_reason(error)}); the run goes on, and each checkpoint is tried.")
+            warn(f"The Hub cannot be reached ({reason(error)}); the run goes on, and each checkpoint is tried.")
         return None
 
     def _next(self) -> Path:
@@ -176,7 +174,7 @@ class Publisher(TrainerCallback):
 
     def _say_failed(self, name: str, error: Exception) -> None:
         self.failed += 1
-        warn(f"{name} was not pushed to {self.repository} ({_reason(error)}); the run goes on.")
+        warn(f"{name} was not pushed to {self.repository} ({reason(error)}); the run goes on.")
 
     def _open(self) -> None:
         from huggingface_hub import HfApi
@@ -221,18 +219,9 @@ def check_push(repository: str) -> None:
     Raises:
         TinyAudioError: no Hub id, no token, or the Hub is switched off.
     """
-    from huggingface_hub import constants, get_token
-
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+    if "/" not in repository:
         raise TinyAudioError(f"training.push_to is {repository!r}; expected OWNER/NAME of a model on the Hub.")
-    if constants.HF_HUB_OFFLINE:
-        raise TinyAudioError(
-            "training.push_to needs the network and HF_HUB_OFFLINE=1 forbids it; leave out one of them."
-        )
-    if get_token() is None:
-        raise TinyAudioError(
-            f"training.push_to={repository} needs a token of the Hub and there is none; run `hf auth login` or set HF_TOKEN."
-        )
+    require_access(repository, f"training.push_to={repository}")
 
 
 def _name(snapshot: Path) -> str:
@@ -244,7 +233,3 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copy2(source, target)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,79 @@
+"""Writing to the Hub: the token and the name that it takes, and what its refusals mean, in one line."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tiny_audio.errors import TinyAudioError
+
+REFUSALS = (400, 401, 402, 403, 404)  # HTTP statuses that trying again would not change
+ADVICE = {
+    400: "mend what it names",
+    401: "the token is not valid: run `hf auth login` or set HF_TOKEN",
+    402: "it costs money: set up billing at the Hub, or ask for less",
+    403: "the token may not do that there: use one that may write, of an account that owns the name",
+    404: "there is no such repository, or the token may not see it: check the name",
+    409: "the name is taken, or it was changed at the same moment: look at it and run the command again",
+    412: "it was changed at the same moment: look at it and run the command again",
+    429: "too many requests: wait some minutes and run the command again",
+}
+SERVER_ADVICE = "the Hub is not well: run the command again later; what is uploaded already is not uploaded again"
+NETWORK_ADVICE = "check the network and run the command again; what is uploaded already is not uploaded again"
+
+
+def require_access(repository: str, what: str) -> None:
+    """Fails early where writing could not work.
+
+    Args:
+        repository: OWNER/NAME, or NAME for the token's own account.
+        what: the command or option that asks for it, for the message.
+
+    Raises:
+        TinyAudioError: no Hub id, the Hub is switched off, or no token.
+    """
+    from huggingface_hub import constants, get_token
+
+    if not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", repository):
+        raise TinyAudioError(f"{what} got {repository!r}; expected OWNER/NAME of a repository on the Hub.")
+    if constants.HF_HUB_OFFLINE:
+        raise TinyAudioError(f"{what} needs the network and HF_HUB_OFFLINE=1 forbids it; leave out one of them.")
+    if get_token() is None:
+        raise TinyAudioError(f"{what} needs a token of the Hub and there is none; run `hf auth login` or set HF_TOKEN.")
+
+
+@contextmanager
+def hub_errors(failed: str) -> Iterator[None]:
+    """What the Hub or the network refuses becomes one line: `failed` (as "Nothing was pushed to me/mine"), why, what to do.
+
+    Raises:
+        TinyAudioError: in place of HfHubHTTPError, httpx2.HTTPError and the OSErrors of huggingface_hub.
+    """
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        yield
+    except (HfHubHTTPError, httpx2.HTTPError, HFValidationError, OSError) as error:
+        raise TinyAudioError(f"{failed} ({reason(error)}); {advice(error)}.") from error
+
+
+def status(error: BaseException) -> int | None:
+    """The HTTP status of an answer of the Hub; None where there was none."""
+    response = getattr(error, "response", None)
+    return None if response is None else response.status_code
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what was said, or the name of the error."""
+    said = getattr(error, "server_message", None) or str(error).strip()
+    line = (said.splitlines() or [type(error).__name__])[0].rstrip(".")
+    code = status(error)
+    return line if code is None or str(code) in line else f"HTTP {code}: {line}"
+
+
+def advice(error: BaseException) -> str:
+    """What to do about it."""
+    code = status(error)
+    if code is None:
+        return NETWORK_ADVICE if getattr(error, "filename", None) is None else "check that file"
+    return ADVICE.get(code, SERVER_ADVICE if code >= 500 else "check the command")

@@ -1,0 +1,1 @@
+"""The server: a checkpoint behind HTTP, with the bodies that Inference Endpoints take."""
