@@ -102,7 +102,7 @@ def _commit(repository: str, revision: str | None, evaluations: Sequence[Metrics
     from huggingface_hub.errors import EntryNotFoundError
 
     api = HfApi()
-    with hub_errors(f"The results stay in their folder: the card of {repository} was not changed"):
+    with hub_errors(f"The card of {repository} was not changed"):
         try:
             content = Path(api.hf_hub_download(repository, CARD, revision=revision)).read_text(encoding="utf-8")
         except EntryNotFoundError:
