@@ -268,8 +268,8 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
         return
     before, now = saved_settings(file), to_tree(settings)
     check_same_steps(checkpoint, before, settings)
-    current = _flat({section: now[section] for section in SECTIONS})
-    earlier = _flat({section: before[section] for section in SECTIONS})
+    current = flat({section: now[section] for section in SECTIONS})
+    earlier = flat({section: before[section] for section in SECTIONS})
     changed = {key: (old, current.get(key)) for key, old in earlier.items() if current.get(key) != old}
     fixed = {f"training.{name}" for name in FIXED_TRAINING}
     described = {key: f"{key} was {old}, is {new}" for key, (old, new) in changed.items()}
@@ -307,11 +307,11 @@ def with_budget_before(settings: Settings, checkpoint: Path | None) -> Settings:
     return with_seconds(settings, before["batch_seconds"], gradient_checkpointing=checkpointing)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A tree's values by their dotted keys."""
     values: dict[str, Any] = {}
     for key, value in tree.items():
-        values |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return values
 
 

@@ -124,7 +124,15 @@ def is_hub_id(name: str | None) -> bool:
 
 def public_name(name: str) -> str:
     """How a card calls a model, dataset or file: the Hub id, or the last part of a path, whose rest is nobody's business."""
-    return name if is_hub_id(name) else Path(name).name
+    if is_hub_id(name):
+        return name
+    shipped = [model for model in SHIPPED if Path(name).parts[-3:-1] == ("assets", model)]
+    return f"{Path(name).name} of {shipped[0]}" if shipped else Path(name).name
+
+
+def hours(dataset: Dataset) -> str:
+    """Of audio; empty where they are not known."""
+    return "" if dataset.hours is None else f"{dataset.hours:,.2f} h"
 
 
 def _settings(folder: Path) -> Settings | None:
