@@ -11,7 +11,7 @@ import pytest
 from hub_server import FIRST_FILE, READ_TOKEN, Fault, Hub, hub
 from huggingface_hub import constants
 
-from tiny_audio import ASRConfig, ASRModel
+from tiny_audio import ASRModel
 from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.hub.clean_process import check_loads
@@ -20,6 +20,7 @@ from tiny_audio.hub.repository import CARD, MANIFEST, changes_of, look
 from tiny_audio.hub.requirements import requirements_of
 from tiny_audio.hub.staging import stage
 from tiny_audio.model_source import ModelSource
+from tiny_audio.training.build import build_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SECONDS = 300  # that a process may take on a busy machine
@@ -262,12 +263,9 @@ def test_the_checkpoint_and_the_repository_that_are_meant(nano, tmp_path, monkey
         repository_of(PushRequest(), find_checkpoint("nano")[1])
 
 
-def test_parts_of_this_machine_are_pushed_along_or_refused(tiny_parts, tmp_path):
-    config = ASRConfig(
-        audio_model_id=str(tiny_parts / "encoder"), text_model_id=str(tiny_parts / "decoder"), projector_hidden_dim=32,
-        max_new_tokens=8, use_lora=True, encoder_lora_rank=2,
-    )  # fmt: skip
-    ASRModel.from_parts(config).save_pretrained(tmp_path / "mine")
+def test_parts_of_this_machine_are_pushed_along_or_refused(settings_of, tmp_path):
+    lora = ("model.use_lora=true", "model.encoder_lora_rank=2", "model.max_new_tokens=8")
+    build_model(settings_of(tmp_path, *lora).model).save_pretrained(tmp_path / "mine")
     before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
     source = ModelSource.of(str(tmp_path / "mine"))
     with pytest.raises(TinyAudioError, match="a folder of this machine; push it along with --self-contained"):

@@ -15,7 +15,14 @@ TRANSCRIBE = """
 import sys
 sys.modules["tiny_audio"] = None  # as on a machine that has it not
 from transformers import pipeline
-print(pipeline("automatic-speech-recognition", sys.argv[1], trust_remote_code=True)(sys.argv[2])["text"])
+folder, clip = sys.argv[1:]
+recogniser = pipeline("automatic-speech-recognition", folder, trust_remote_code=True)
+text = recogniser(clip)["text"]
+sys.path.append(folder)
+from handler import EndpointHandler
+with open(clip, "rb") as file:
+    assert EndpointHandler(folder, recogniser)({"inputs": file.read()})["text"] == text
+print(text)
 """
 IMPORT = """
 import json, sys
@@ -29,7 +36,7 @@ for reference in {*config.auto_map.values(), *(entry["impl"] for entry in config
 
 
 def check_loads(folder: Path) -> str:
-    """Loads the folder in a clean process; what was seen, in one sentence.
+    """Loads the folder in a clean process, and lets pipeline and handler transcribe; what was seen, in one sentence.
 
     Where encoder or language model are on the Hub and not in this machine's cache, only config and code are loaded.
 
