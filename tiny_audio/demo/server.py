@@ -73,7 +73,9 @@ class Demo:
             yield {"sound": {"seconds": len(waveform) / SAMPLING_RATE, "peaks": peaks(waveform)}}
             results = []
             for listener in self.listeners:
-                results.append(_answer(partial(listener.hear, file.name, waveform, settings)) | {"model": listener.name})
+                results.append(
+                    _answer(partial(listener.hear, file.name, waveform, settings)) | {"model": listener.name}
+                )
                 yield {"result": results[-1]}
             if len(results) == 2 and not any("error" in result for result in results):
                 yield {"differences": differences(results[0]["words"], results[1]["words"])}
@@ -95,7 +97,9 @@ class Demo:
 
     def _fetched(self, url: str) -> Path:
         if not self.settings.urls:
-            raise TinyAudioError("Addresses are switched off here; upload the recording, or start the demo with --urls.")
+            raise TinyAudioError(
+                "Addresses are switched off here; upload the recording, or start the demo with --urls."
+            )
         content = download(url, self.settings.max_bytes)
         for _ in stream_audio(content):  # nothing but audio is handed on
             break
