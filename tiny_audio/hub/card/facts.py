@@ -16,7 +16,7 @@ from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import SETTINGS, Metrics
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
-from tiny_audio.model_source import SHIPPED, ModelSource, checkpoint_of
+from tiny_audio.model_source import BEST, SHIPPED, ModelSource, checkpoint_of
 from tiny_audio.training.build import PartSize, outline_of, part_sizes
 from tiny_audio.training.checkpoints import SETTINGS_FILE
 from tiny_audio.training.record import Dataset, Record
@@ -126,6 +126,7 @@ def public_name(name: str) -> str:
     """How a card calls a model, dataset or file: the Hub id, or the last part of a path, whose rest is nobody's business."""
     if is_hub_id(name):
         return name
+    name = str(Path(name).parent) if Path(name).name == BEST else name  # a run's name means its best checkpoint
     shipped = [model for model in SHIPPED if Path(name).parts[-3:-1] == ("assets", model)]
     return f"{Path(name).name} of {shipped[0]}" if shipped else Path(name).name
 
