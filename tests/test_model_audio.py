@@ -34,6 +34,22 @@ def peak_hertz(waveform: np.ndarray) -> float:
     return float(np.argmax(np.abs(np.fft.rfft(waveform))) * 16_000 / len(waveform))
 
 
+PLAYLISTS = {
+    "concat": "ffconcat version 1.0\nfile secret.wav\n",
+    "hls": "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nsecret.wav\n#EXT-X-ENDLIST\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 9 RTP/AVP 0\n",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_what_names_other_files_is_no_audio(kind, tmp_path, monkeypatch):
+    """A stranger's bytes must not make FFmpeg open a file of this machine, or its network."""
+    monkeypatch.chdir(tmp_path)
+    write_wav(tmp_path / "secret.wav", sine(1.0, 16_000), 16_000)
+    with pytest.raises(ValueError, match="not readable audio"):
+        load_audio(PLAYLISTS[kind].encode())
+
+
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 96_000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize("width", [1, 2])

@@ -18,6 +18,11 @@ except ImportError:  # an exported checkpoint works without PyAV, through soundf
     av = None  # type: ignore[assignment]
 
 SAMPLING_RATE = 16_000  # Hz, the rate of every encoder here
+# Containers that hold their audio themselves: a playlist or session file (concat, hls, sdp) would name others to open.
+CONTAINERS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,matroska,mov,mp3,mpeg,mpegts,nistsphere,ogg,sox,tta,voc,"
+    "w64,wav,webm,wv"
+)
 AudioSource = Any  # path | URL | bytes | binary file | {"array", "sampling_rate"} | array of 16 kHz samples
 
 
@@ -111,7 +116,7 @@ def _resample(array: np.ndarray, sampling_rate: int) -> np.ndarray:
 def _decode(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
     resampler = av.AudioResampler(format="fltp", rate=SAMPLING_RATE)  # channels kept: its own mix of 5.1 clips
     try:
-        with av.open(file, metadata_errors="ignore") as container:
+        with av.open(file, metadata_errors="ignore", options={"format_whitelist": CONTAINERS}) as container:
             if not container.streams.audio:
                 raise ValueError(f"{name} has no audio track; expected an audio file.")
             for frame in chain(container.decode(container.streams.audio[0]), [None]):  # type: ignore[union-attr]
