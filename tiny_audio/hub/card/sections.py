@@ -9,10 +9,11 @@ from tiny_audio.analysis.runs import open_run
 from tiny_audio.analysis.slices import Slice, slices_of
 from tiny_audio.console import markdown, printable
 from tiny_audio.evaluation.results import Metrics
-from tiny_audio.hub.card.facts import Facts, hours, public_name
+from tiny_audio.hub.card.facts import Facts, hours
 from tiny_audio.hub.card.reproduce import reproduce
 from tiny_audio.hub.card.training import training
 from tiny_audio.hub.card.usage import usage
+from tiny_audio.hub.names import public_name
 
 WORST_SLICES = 3  # of each evaluation
 PARTS = {"encoder": "encoder", "projector": "projector", "language_model": "language model", "ctc_head": "CTC head"}
