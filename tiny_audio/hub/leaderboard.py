@@ -11,9 +11,8 @@ from tiny_audio.console import markdown
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import SETTINGS, Metrics
 from tiny_audio.hub.marks import has_marks, marked, refreshed
-from tiny_audio.hub.names import public_name
 from tiny_audio.hub_access import hub_errors, require_access
-from tiny_audio.model_source import short_hash
+from tiny_audio.model_source import public_name, short_hash
 
 README, ROWS, SECTION = "README.md", "results.jsonl", "leaderboard"
 NEW_REPOSITORY = {README, ROWS, ".gitattributes"}  # what one of ours, or an empty one, holds

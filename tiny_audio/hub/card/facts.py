@@ -13,10 +13,9 @@ from tiny_audio.console import say
 from tiny_audio.data import Part, parts_of
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import SETTINGS, Metrics
-from tiny_audio.hub.names import is_hub_id
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
-from tiny_audio.model_source import SHIPPED, ModelSource, checkpoint_of
+from tiny_audio.model_source import SHIPPED, ModelSource, checkpoint_of, is_hub_id
 from tiny_audio.training.build import PartSize, outline_of, part_sizes
 from tiny_audio.training.checkpoints import SETTINGS_FILE
 from tiny_audio.training.record import Dataset, Record

@@ -6,7 +6,7 @@ from typing import Any
 
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.hub.card.facts import Facts
-from tiny_audio.hub.names import public_name
+from tiny_audio.model_source import public_name
 from tiny_audio.training.config import DEFAULT_EXPERIMENT, compose
 from tiny_audio.training.run import flat
 from tiny_audio.training.schema import Settings, to_tree

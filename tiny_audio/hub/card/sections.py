@@ -13,7 +13,7 @@ from tiny_audio.hub.card.facts import Facts, hours
 from tiny_audio.hub.card.reproduce import reproduce
 from tiny_audio.hub.card.training import training
 from tiny_audio.hub.card.usage import usage
-from tiny_audio.hub.names import public_name
+from tiny_audio.model_source import public_name
 
 WORST_SLICES = 3  # of each evaluation
 PARTS = {"encoder": "encoder", "projector": "projector", "language_model": "language model", "ctc_head": "CTC head"}
@@ -198,7 +198,7 @@ def _figures_of_others(facts: Facts) -> list[str]:
     """Datasets of `model-index` that no evaluation of these weights is on."""
     results = [result for model in facts.given.get("model-index") or [] for result in model.get("results") or []]
     named = [result.get("dataset", {}).get("name") for result in results]
-    ours = {metrics.dataset_name for metrics in facts.evaluations}
+    ours = {public_name(metrics.dataset_name) for metrics in facts.evaluations}
     return list(dict.fromkeys(str(name) for name in named if name not in ours))
 
 
