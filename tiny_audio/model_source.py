@@ -110,6 +110,23 @@ def checkpoint_of(name: str) -> str:
     return str(run / BEST) if is_run else name
 
 
+def is_hub_id(name: str | None) -> bool:
+    """Whether a model's or dataset's name is OWNER/NAME of the Hub, and no path here."""
+    return bool(name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name)) and not Path(name or "").exists()
+
+
+def public_name(name: str) -> str:
+    """How others are told of a model or dataset: by its Hub id, or the last part of a path, whose rest is nobody's business.
+
+    A run's name means its best checkpoint.
+    """
+    if is_hub_id(name):
+        return name
+    path = Path(name).parent if Path(name).name == BEST else Path(name)
+    shipped = [model for model in SHIPPED if path.parts[-3:-1] == ("assets", model)]
+    return f"{path.name} of {shipped[0]}" if shipped else path.name
+
+
 def _require_checkpoint(folder: Path) -> None:
     if (folder / "config.json").is_file():
         return
