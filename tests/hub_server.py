@@ -1,137 +1,243 @@
-"""A stand-in for the Hub on loopback: one model repository, as the installed huggingface_hub reads and commits to it."""
+"""A stand-in for the Hub on loopback, for the installed huggingface_hub through HF_ENDPOINT, with faults on demand.
 
-import base64
+Not covered: Xet (set HF_HUB_DISABLE_XET=1: the client then uses LFS), tags, discussions beyond the one of a pull request,
+buckets and search. Space runtimes and Inference Endpoints are routers of other files.
+"""
+
+import asyncio
 import hashlib
-import json
+import re
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
+
+ACCOUNT, ORGANIZATION = "me", "my-lab"  # where the token may write
+READ_TOKEN = "hf_read"  # of an account that may only read
+FIRST_FILE = {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}  # of a new repository
 
 
-class Hub(ThreadingHTTPServer):
-    """Files of one repository, its commits, and who may write.
+@dataclass
+class Fault:
+    """What befalls the next `times` requests whose "METHOD path" the regular expression `request` finds.
 
-    `faults` befall the next commits, one each: a status to answer, "cut" for a closed connection, or what to wait for.
+    `what`: a status to answer, with `headers`; "cut": half of the body is read, or sent where the request has none, then
+    the connection is closed; or something to call before the request goes on.
     """
 
-    daemon_threads = True
+    what: int | str | Callable[[], object]
+    request: str = "/commit/"
+    times: int = 1
+    headers: dict[str, str] = field(default_factory=dict)
 
-    def __init__(self, files: dict[str, bytes], token: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.token = files, token
+
+@dataclass
+class Repository:
+    """One repository: the files at each commit, and the commits that branches and pull requests (refs/pr/N) are at."""
+
+    kind: str  # "model", "dataset" or "space"
+    name: str  # OWNER/NAME
+    settings: dict = field(default_factory=dict)  # as create_repo sent them
+    gated: bool = False
+    snapshots: dict[str, dict[str, bytes]] = field(default_factory=dict)  # by commit, the newest last
+    refs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def private(self) -> bool:
+        return self.settings.get("visibility") == "private" or self.settings.get("private") is True
+
+    @property
+    def path(self) -> str:
+        return self.name if self.kind == "model" else f"{self.kind}s/{self.name}"
+
+    def commit(self, files: dict[str, bytes], ref: str = "main") -> str:
+        """The id of a new commit, which the ref is at from now on."""
+        state = f"{len(self.snapshots)} {sorted((name, git_hash(content)) for name, content in files.items())}"
+        commit = hashlib.sha1(state.encode()).hexdigest()
+        self.snapshots[commit], self.refs[ref] = dict(files), commit
+        return commit
+
+    def at(self, revision: str) -> str:
+        """The commit of a branch, a pull request or itself."""
+        commit = self.refs.get(revision, revision)
+        if commit not in self.snapshots:
+            refuse(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return commit
+
+
+class Hub:
+    """All repositories, who may write, what was asked for, and what goes wrong.
+
+    `files` are those of me/mine, `created` is what the last new repository was made of; `commits` are all that were made,
+    as the client named them; `stored` is LFS by SHA-256, with the parts of unfinished files in `parts`; `requests` are "METHOD path".
+    """
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.repositories: dict[tuple[str, str], Repository] = {}  # by kind and name
         self.commits: list[dict] = []
         self.created: dict | None = None
-        self.stored: dict[str, bytes] = {}  # of LFS, by SHA-256
-        self.faults: list[int | str | Callable[[], object]] = []
+        self.stored: dict[str, bytes] = {}
+        self.parts: dict[tuple[str, int], bytes] = {}
+        self.part_size = 5 * 2**20  # bytes; larger files are sent in parts
+        self.page_size = 50  # entries of a listing
+        self.faults: list[Fault] = []
+        self.requests: list[str] = []
+        self.url = ""
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+    def other_url(self) -> str:
+        """Another host to the client, as where the Hub has LFS: it sends no token there."""
+        return self.url.replace("127.0.0.1", "localhost")
 
     @property
-    def sha(self) -> str:
-        return hashlib.sha1(str(sorted(self.files.items())).encode()).hexdigest()
+    def files(self) -> dict[str, bytes]:
+        return self.files_of(f"{ACCOUNT}/mine")
+
+    def files_of(self, name: str, revision: str = "main", kind: str = "model") -> dict[str, bytes]:
+        """The files of a repository; none where there is no such one."""
+        repository = self.repositories.get((kind, name))
+        return repository.snapshots[repository.at(revision)] if repository else {}
+
+    def add(self, name: str, files: dict[str, bytes], kind: str = "model", settings: dict | None = None) -> Repository:
+        """A repository that is there already."""
+        repository = Repository(kind, name, settings or {})
+        repository.commit(files)
+        self.repositories[kind, name] = repository
+        return repository
+
+    def account(self, request: Request) -> str | None:
+        """Whose token the request carries; None without one."""
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if given not in ("", self.token, READ_TOKEN):
+            refuse(401, "Invalid credentials in Authorization header")
+        return {self.token: ACCOUNT, READ_TOKEN: "reader"}.get(given)
+
+    def owned(self, request: Request, owner: str) -> None:
+        """Refuses who may not write under that owner."""
+        account = self.account(request)
+        if account is None:
+            refuse(401, "Invalid username or password.")
+        if account != ACCOUNT or owner not in (ACCOUNT, ORGANIZATION):
+            refuse(403, f'You don\'t have the rights to write under the namespace "{owner}"')
+
+    def readable(self, request: Request, kinds: str, name: str) -> Repository:
+        """The repository, of the account's own where it is private."""
+        account = self.account(request)
+        repository = self.repositories.get((kinds.removesuffix("s"), name))
+        if repository is None or (repository.private and account != ACCOUNT):
+            refuse(404 if account else 401, "Repository not found", "RepoNotFound")
+        return repository
+
+    def take_fault(self, request: str) -> Fault | None:
+        """The fault that befalls this request."""
+        for fault in self.faults:
+            if fault.times > 0 and re.search(fault.request, request):
+                fault.times -= 1
+                return fault
+        return None
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        """A file of the repository, or the list of all."""
-        if "/tree/main" in self.path:
-            entries = [
-                {"type": "file", "path": name, "size": len(data), "oid": "0"}
-                for name, data in self.server.files.items()
-            ]
-            return self.answer(200, json.dumps(entries).encode(), {})
-        name = self.path.split("/resolve/main/")[-1]
-        if "/resolve/main/" not in self.path or name not in self.server.files:
-            return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
-        content = self.server.files[name]
-        etag = f'"{hashlib.sha1(content).hexdigest()}"'
-        self.answer(200, content, {"ETag": etag, "X-Repo-Commit": self.server.sha, "Content-Type": "text/plain"})
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path == "/api/validate-yaml":
-            return self.answer(200, b'{"errors": [], "warnings": []}', {})
-        if self.headers.get("Authorization") != f"Bearer {self.server.token}":
-            return self.answer(403, b'{"error": "Forbidden: you may not write here"}', {})
-        if self.path == "/api/repos/create":
-            self.server.created = json.loads(body)
-            return self.answer(200, json.dumps({"url": f"{self.server.url}/me/mine"}).encode(), {})
-        if "/preupload/" in self.path:
-            files = [
-                {"path": f["path"], "uploadMode": mode_of(f["path"]), "shouldIgnore": False}
-                for f in json.loads(body)["files"]
-            ]
-            return self.answer(200, json.dumps({"files": files}).encode(), {})
-        if self.path.endswith("/info/lfs/objects/batch"):
-            return self.answer(200, json.dumps(self.lfs_actions(json.loads(body))).encode(), {})
-        self.commit([json.loads(line) for line in body.splitlines()])
-
-    def do_PUT(self) -> None:
-        """The content of a file of LFS."""
-        content = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.stored[hashlib.sha256(content).hexdigest()] = content
-        self.answer(200, b"", {})
-
-    def lfs_actions(self, asked: dict) -> dict:
-        upload = {"href": f"{self.server.url}/lfs"}
-        objects = [{**entry, "actions": {"upload": upload}} for entry in asked["objects"]]
-        return {"transfer": "basic", "objects": objects}
-
-    def commit(self, lines: list[dict]) -> None:
-        """All of it or, at a fault, nothing."""
-        fault = self.server.faults.pop(0) if self.server.faults else None
-        if fault == "cut":
-            return self.connection.close()
-        if isinstance(fault, int):
-            return self.answer(fault, b'{"error": "it is not well today"}', {})
-        if callable(fault):
-            fault()
-        files = self.server.files
-        self.server.commits.append(lines[0]["value"])
-        for line in lines[1:]:
-            kind, value = line["key"], line["value"]
-            if kind == "deletedFolder":
-                for name in [name for name in files if name.startswith(value["path"])]:
-                    del files[name]
-            else:
-                content = base64.b64decode(value["content"]) if kind == "file" else self.server.stored[value["oid"]]
-                files[value["path"]] = content
-        self.answer(200, json.dumps({"commitUrl": f"{self.server.url}/c/1", "commitOid": self.server.sha}).encode(), {})
-
-    def answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
+def refuse(status: int, message: str, code: str = "") -> None:
+    """Ends the request as the Hub does: the reason is in the body and in the headers."""
+    raise HTTPException(status, message, {"X-Error-Message": message, **({"X-Error-Code": code} if code else {})})
 
 
-def mode_of(path: str) -> str:
-    """How a file travels: weights by LFS, as on the Hub."""
-    return "lfs" if path.endswith((".safetensors", ".pt", ".pth")) else "regular"
+def git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class Gate:
+    """What a request passes first: it is written down, its fault befalls it, and %2F in its path stays what it is."""
+
+    def __init__(self, hub: Hub, app: FastAPI) -> None:
+        self.hub, self.app = hub, app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        scope["path"] = scope["raw_path"].decode()
+        request = f"{scope['method']} {scope['path']}"
+        self.hub.requests.append(request)
+        fault = self.hub.take_fault(request)
+        if fault is not None and isinstance(fault.what, int):
+            answer = JSONResponse({"error": "it is not well today"}, fault.what, fault.headers)
+            return await answer(scope, receive, send)
+        if fault is not None and fault.what == "cut":
+            return await (cut_request if length_of(scope["headers"]) else self.cut_answer)(scope, receive, send)
+        if fault is not None:
+            await asyncio.to_thread(fault.what)  # type: ignore[arg-type]
+        await self.app(scope, receive, send)
+
+    async def cut_answer(self, scope, receive, send) -> None:
+        """Half of the answer, then nothing more."""
+        half = 0
+
+        async def send_half(message) -> None:
+            nonlocal half
+            if message["type"] == "http.response.start":
+                half = length_of(message["headers"]) // 2
+                return await send(message)
+            await send({**message, "body": message["body"][:half], "more_body": True})
+            await asyncio.sleep(0.1)  # until it is on its way
+            receive.__self__.transport.close()
+
+        await self.app(scope, receive, send_half)
+
+
+async def cut_request(scope, receive, send) -> None:
+    """Half of the body is read and the connection closed."""
+    read, half = 0, length_of(scope["headers"]) // 2
+    while read < half:
+        read += len((await receive()).get("body", b"")) or half
+    receive.__self__.transport.abort()  # of uvicorn's own cycle of one request
+
+
+def length_of(headers: Sequence[tuple[bytes, bytes]]) -> int:
+    return int(dict(headers).get(b"content-length", 0))
+
+
+async def say_why(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 @contextmanager
-def hub(files: dict[str, bytes], token: str = "hf_right") -> Iterator[Hub]:
-    """A running stand-in; it stops with the block."""
-    server = Hub(files, token)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def hub(
+    files: dict[str, bytes], token: str = "hf_right", routers: Sequence[Callable[[Hub], APIRouter]] = ()
+) -> Iterator[Hub]:
+    """A running stand-in, with me/mine if there are files for it; it stops with the block.
+
+    Args:
+        routers: what makes further routes of the stand-in, such as those of Spaces.
+    """
+    from hub_routes import all_routes
+
+    state = Hub(token)
+    if files:
+        state.add(f"{ACCOUNT}/mine", files)
+    app = FastAPI(exception_handlers={HTTPException: say_why})
+    for router in (*routers, all_routes):
+        app.include_router(router(state))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        state.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = uvicorn.Config(Gate(state, app), http="h11", log_level="critical", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
+            yield state
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+def link_header(url: str, cursor: str) -> dict[str, str]:
+    """Where the next page is."""
+    return {"Link": f'<{url}&cursor={quote(cursor, safe="")}>; rel="next"'}

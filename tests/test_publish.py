@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_server import Hub, hub
+from hub_server import READ_TOKEN, Fault, Hub, hub
 from training_helpers import log_of
 
 from tiny_audio import ASRModel
@@ -59,7 +59,7 @@ def appears(path: Path) -> None:
 
 
 def test_the_best_model_and_the_newest_checkpoint_are_on_the_hub(server, settings_of, tmp_path, capsys):
-    server.faults = [lambda: appears(tmp_path / "run" / "checkpoint-5")]  # so long the first upload takes
+    server.faults = [Fault(lambda: appears(tmp_path / "run" / "checkpoint-5"))]  # so long the first upload takes
     pushed = (PUSH, "training.push_checkpoints=true", "training.save_steps=1", "training.max_steps=6")
     settings = settings_of(tmp_path / "run", *pushed)
     said = train(settings).summary()
@@ -82,7 +82,7 @@ def test_the_best_model_and_the_newest_checkpoint_are_on_the_hub(server, setting
 
 
 def test_a_hub_that_fails_is_said_and_the_run_ends_well(server, settings_of, tmp_path, capsys):
-    server.faults = [500, "cut"] * 3
+    server.faults = [Fault(what) for what in (500, "cut") * 3]
     said = train(settings_of(tmp_path / "run", *EACH_STEP)).summary()
     assert not server.commits
     by_hand = f"hf upload --private me/mine {tmp_path}/run/best ."
@@ -93,7 +93,7 @@ def test_a_hub_that_fails_is_said_and_the_run_ends_well(server, settings_of, tmp
 
 
 def test_the_last_upload_is_tried_once_more(server, settings_of, tmp_path, capsys):
-    server.faults = ["cut"]
+    server.faults = [Fault("cut")]
     said = train(settings_of(tmp_path / "run", PUSH)).summary()
     assert len(server.commits) == 1 and "Warning: checkpoint-3 was not pushed" in capsys.readouterr().err
     assert "Pushed: checkpoint-3 is at" in said and "1 upload before it failed" in said
@@ -101,7 +101,7 @@ def test_the_last_upload_is_tried_once_more(server, settings_of, tmp_path, capsy
 
 def test_an_upload_that_takes_too_long_is_not_waited_for(server, settings_of, tmp_path, monkeypatch):
     monkeypatch.setattr("tiny_audio.training.publish.FINISH_SECONDS", 0.5)
-    server.faults = [lambda: time.sleep(5)]
+    server.faults = [Fault(lambda: time.sleep(2))]
     assert "checkpoint-3 is not at me/mine" in train(settings_of(tmp_path / "run", PUSH)).summary()
 
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_pushed_is_said_at_the_start(network, server, settings_of
         train(settings_of(tmp_path, "training.push_to=mine"))
     with pytest.raises(TinyAudioError, match="training.push_checkpoints is true and training.push_to is not set"):
         settings_of(tmp_path, "training.push_checkpoints=true")
-    network(server.url, "hf_wrong")
+    network(server.url, READ_TOKEN)
     with pytest.raises(TinyAudioError, match=r"me/mine cannot be pushed to \(.*403.*\); check its name and that"):
         train(settings_of(tmp_path, PUSH))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)

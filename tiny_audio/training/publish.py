@@ -17,7 +17,7 @@ from tiny_audio.errors import TinyAudioError
 from tiny_audio.hub_access import REFUSALS, reason, require_access, status
 from tiny_audio.model_source import BEST
 
-from .checkpoints import LOG_FILE, SETTINGS_FILE, SNAPSHOT, remove
+from .checkpoints import LOG_FILE, RUN_FILE, SETTINGS_FILE, SNAPSHOT, remove
 from .schema import TrainingSettings
 
 OPEN_SECONDS = 30.0  # that the training waits for the Hub before it begins
@@ -116,7 +116,7 @@ class Publisher(TrainerCallback):
             shutil.copytree(self.folder / BEST, snapshot, copy_function=_link)
         if self.with_checkpoint:
             shutil.copytree(self.folder / self.newest, snapshot / self.newest, copy_function=_link)
-            for name in (SETTINGS_FILE, LOG_FILE):  # which are written on
+            for name in (SETTINGS_FILE, LOG_FILE, RUN_FILE):  # which are written on
                 shutil.copy(self.folder / name, snapshot)
         return snapshot
 
