@@ -342,14 +342,12 @@ def test_an_image_is_not_root_and_starts_a_command_that_parses(target):
     steps = dict(stages()[target])  # the last of each instruction
     user, group = steps["USER"].split(":")
     assert user == group and int(user) > 0
-    assert f"useradd --uid {user} " in dict(stages()["base"])["RUN"] or any(
-        f"useradd --uid {user} " in arguments for _, arguments in stages()["base"]
-    )
+    assert any(f"useradd --uid {user} " in arguments for _, arguments in stages()["base"])
     program, command, *options = json.loads(steps["ENTRYPOINT"])
     assert (program, command) == ("ta", IMAGES[target])
     assert options == ["--host", "0.0.0.0", "--port", steps["EXPOSE"]]
     context = load_command(command).make_context(command, [*options, "-m", "me/mine"])
-    assert context.params["host"] == "0.0.0.0" and context.params["model"] == "me/mine"
+    assert context.params["host"] == "0.0.0.0" and "me/mine" in str(context.params["model"])
     assert f":{steps['EXPOSE']}/" in steps["HEALTHCHECK"]
 
 
