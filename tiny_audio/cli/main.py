@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "Write a checkpoint in another form: merge.",
     "push": "Push a checkpoint to the Hugging Face Hub, with code, card and endpoint handler.",
     "demo": "Serve a page that turns speech into text: microphone, files, word times.",
+    "serve": "Serve a model over HTTP.",
     "doctor": "Check this machine: one line each, with what to do.",
     "dev": "Lint, type-check, test and time a checkout of tiny-audio.",
 }
