@@ -31,8 +31,11 @@ def deploy(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be uploaded; change nothing.")] = False,
 ) -> None:
     """Put the demo on the Hub as a Space, or a pushed model behind an Inference Endpoint."""
+    from tiny_audio.errors import TinyAudioError
     from tiny_audio.hub.deploy import deploy_space
     from tiny_audio.hub.space import SpaceSettings
 
+    if space is None:
+        raise TinyAudioError("No Space is named; expected `ta deploy OWNER/NAME`, or NAME for your own account.")
     settings = SpaceSettings(hardware, private, tuple(secrets_from_env or ()), sleep_minutes)
     deploy_space(space, model or "nano", settings, dry_run=dry_run, yes=yes, wait=wait)
