@@ -206,7 +206,7 @@ def test_a_model_that_the_space_could_not_load(server, monkeypatch, capsys):
 
 def test_no_space_is_named(capsys):
     assert run(["deploy"]) == 1
-    assert "expected `ta deploy OWNER/NAME`" in capsys.readouterr().err
+    assert "Name one thing to deploy" in capsys.readouterr().err
 
 
 def test_the_state_of_an_older_commit_is_not_taken_for_the_new_ones(spaces):

@@ -1,13 +1,16 @@
-"""`ta deploy SPACE`: the files are made, shown or committed, and the Space is watched until it runs."""
+"""`ta deploy`: a Space is made of files that are shown or committed, an endpoint of a pushed model; costs are asked for first."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tiny_audio.console import ask, say, warn
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.hub_access import hub_errors, require_access
 from tiny_audio.model_source import ModelSource
 
+from .endpoint import EndpointSettings, create_endpoint
 from .push import PushRequest, full_name, publish, require_agreement, show
 from .repository import CARD, Changes, Remote, changes_of, content_of, look
 from .space import SpaceSettings, build_log, prepare_space, price_of, report, secret_values, watch
@@ -118,3 +121,41 @@ def commit_space(changes: Changes, remote: Remote, settings: SpaceSettings, mess
     publish(changes, remote, message, PushRequest())
     with hub_errors(f"The state of {remote.repository} could not be read"):
         return str(api.space_info(remote.repository).sha), log
+
+
+def deploy_endpoint(
+    name: str,
+    model: str | None,
+    given: Mapping[str, Any],
+    secrets: Sequence[str],
+    *,
+    yes: bool,
+    dry_run: bool,
+    wait: bool,
+) -> None:
+    """An Inference Endpoint of a model on the Hub; its costs are shown and asked for first.
+
+    Args:
+        name: of the endpoint, or OWNER/NAME for an organisation's.
+        model: OWNER/NAME@REVISION, as `ta push` wrote it.
+        given: fields of `EndpointSettings` that are not to be the defaults.
+
+    Raises:
+        TinyAudioError: no model on the Hub is named, the user's no, or what `create_endpoint` raises.
+    """
+    if model is None or (source := ModelSource.of(model)).local:
+        raise TinyAudioError(
+            f"An endpoint runs a model of the Hub, and -m is {model or 'not given'}; push one first: ta push OWNER/NAME."
+        )
+    settings = EndpointSettings(**given, secrets=secret_values(secrets))
+
+    def agreed(question: str) -> bool:
+        say(f"{question}.")
+        if dry_run or yes:
+            return not dry_run
+        answer = ask("Go on?")
+        if not answer:
+            raise TinyAudioError(f"The endpoint {name} was not changed{'; give --yes to go on' * (answer is None)}.")
+        return True
+
+    create_endpoint(name, source.location, settings, revision=source.revision, wait=wait, confirm=agreed)
