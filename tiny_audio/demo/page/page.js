@@ -120,11 +120,14 @@ const toggle = () => (player.playing ? player.stop() : player.play());
 
 async function startRecording() {
   $("error").hidden = true;
-  const next = new Recorder();
+  $("record").disabled = true; // until the browser has asked for permission
+  const next = new Recorder(60 * about.max_minutes - 0.5, stopRecording);
   try {
     await next.start();
   } catch (error) {
     return fail(error);
+  } finally {
+    $("record").disabled = false;
   }
   turn++;
   clear("");
@@ -148,7 +151,6 @@ function followLevel(mine) {
   if (mine !== recorder) return;
   $("record").style.setProperty("--level", Math.min(1, 2 * mine.level));
   $("prompt").textContent = `${mine.seconds.toFixed(1)} s – press to stop`;
-  if (mine.seconds >= 60 * about.max_minutes) return stopRecording();
   requestAnimationFrame(() => followLevel(mine));
 }
 
