@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from hub_server import FIRST_FILE, READ_TOKEN, Fault, Hub, hub
 from huggingface_hub import constants
 
 from tiny_audio import ASRModel
+from tiny_audio.assets import embedded
 from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.hub.clean_process import check_loads
+from tiny_audio.hub.clean_process import CLIP, check_loads
 from tiny_audio.hub.push import PushRequest, find_checkpoint, publish, repository_of, require_agreement, show
 from tiny_audio.hub.repository import CARD, MANIFEST, changes_of, look
 from tiny_audio.hub.requirements import requirements_of
@@ -40,6 +42,7 @@ print(pipeline("automatic-speech-recognition", "me/mine", trust_remote_code=True
 """
 UPLOAD = """
 import sys
+import venv
 from pathlib import Path
 from types import SimpleNamespace
 import huggingface_hub.utils._http as http
@@ -96,7 +99,7 @@ def push_files(files: dict[str, bytes], request: PushRequest = REQUEST) -> str |
 
 
 def test_what_is_pushed_is_loaded_and_run_elsewhere(nano, tmp_path):
-    clip = Path(nano).parent / "clips" / "send-a-message-to-jack.ogg"
+    clip = embedded("clips") / CLIP
     shutil.copytree(nano, tmp_path / "outputs" / "quickstart-20260102-030405" / "best")
     with hub({}) as server:
         done = ta(server.environment(tmp_path / "pusher"), tmp_path, "push", "mine", "--private")
@@ -107,6 +110,7 @@ def test_what_is_pushed_is_loaded_and_run_elsewhere(nano, tmp_path):
         assert commit["summary"] == "Push quickstart-20260102-030405" and server.created["visibility"] == "private"
         wanted = "config.json model.safetensors encoder/model.safetensors decoder/tokenizer.json modeling.py handler.py"
         assert {*wanted.split(), "requirements.txt", CARD, MANIFEST} <= server.files.keys()
+        assert not any("__pycache__" in name for name in server.files)
         for number, script in enumerate((FROM_PRETRAINED, PIPELINE)):
             heard = python(server.environment(tmp_path / f"home{number}"), script, clip, cwd=tmp_path)
             assert heard.stdout.strip() == TEXT, heard.stderr
@@ -280,6 +284,24 @@ def test_parts_of_this_machine_are_pushed_along_or_refused(settings_of, tmp_path
     assert {"adapter/adapter_model.safetensors", "encoder_adapter/adapter_config.json", "encoder/config.json"} <= names
     assert "\npeft<0.22,>=0.21\n" in (tmp_path / "again" / "requirements.txt").read_text()
     assert "hears" in check_loads(tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_its_requirements_installed_alone_are_enough(tmp_path):
+    stage(ModelSource.of("nano"), tmp_path / "linked", self_contained=False)
+    model = shutil.copytree(tmp_path / "linked", tmp_path / "model")
+    venv.create(tmp_path / "alone", with_pip=True)
+    alone = tmp_path / "alone" / "bin" / "python"
+    subprocess.run([alone, "-m", "pip", "install", "--quiet", "-r", model / "requirements.txt"], check=True)
+    script = """
+import importlib.util, sys
+from transformers import pipeline
+assert importlib.util.find_spec("tiny_audio") is None
+print(pipeline("automatic-speech-recognition", sys.argv[1], trust_remote_code=True)(sys.argv[2])["text"])
+"""
+    command = [alone, "-I", "-c", script, model, embedded("clips") / CLIP]
+    heard = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert heard.stdout.strip() == TEXT, heard.stderr
 
 
 def test_requirements_are_what_the_code_imports(tmp_path):
