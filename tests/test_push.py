@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ print(pipeline("automatic-speech-recognition", "me/mine", trust_remote_code=True
 UPLOAD = """
 import sys
 import venv
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 import huggingface_hub.utils._http as http
@@ -74,6 +76,7 @@ def weights(tmp_path) -> Path:
     folder = tmp_path / "weights"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(WEIGHTS)
+    (folder / "encoder.safetensors").write_bytes(WEIGHTS[:-1])
     (folder / "config.json").write_text("{}")
     return folder
 
@@ -122,9 +125,12 @@ FAULTS = {
     "no permission": ([Fault(403, "/preupload/")], "use one that may write"),
     "too many requests": ([Fault(429, headers={"Retry-After": "1"})], "too many requests: wait some minutes"),
     "server error": ([Fault(500)], "the Hub is not well"),
-    "maintenance": ([Fault(503, "PUT /lfs/", times=6)], "the Hub is not well"),
+    "maintenance": ([Fault(503, f"PUT /lfs/{sha256(WEIGHTS).hexdigest()}", times=6)], "the Hub is not well"),
     "cut commit": ([Fault("cut")], "check the network and run the command again"),
-    "cut upload": ([Fault("cut", "PUT /lfs/", times=6)], "what is uploaded already is not uploaded again"),
+    "cut upload": (
+        [Fault("cut", f"PUT /lfs/{sha256(WEIGHTS).hexdigest()}", times=6)],
+        "what is uploaded already is not uploaded again",
+    ),
     "cut looking": ([Fault("cut", "GET /api/models/me/mine")], "check the network"),
 }
 
@@ -145,7 +151,9 @@ def test_a_fault_is_one_line_leaves_nothing_and_a_retry_completes(name, weights,
         assert again.returncode == 0, again.stderr
         assert server.files["model.safetensors"] == WEIGHTS and len(server.commits) == 1
         sent = [request for request in server.requests[asked:] if request.startswith("PUT /lfs/")]
-        assert len(sent) == (0 if stored else 1)  # what was uploaded before the fault is not sent again
+        assert len(sent) == 2 - len(stored)  # what was uploaded before the fault is not sent again
+        if name in ("maintenance", "cut upload"):
+            assert len(stored) == 1  # the other file
 
 
 def test_who_may_not_push_and_who_cannot_reach_the_hub_read_one_line(server, network, monkeypatch, capsys, nano):
@@ -197,6 +205,9 @@ def test_an_edit_of_a_file_that_we_wrote_is_asked_for_too(server):
         push_files({"config.json": b'{"a": 1}'})
     assert push_files({"config.json": b'{"a": 1}'}, PushRequest("me/mine", yes=True))
     assert server.files["old.py"] == b"edited"  # no longer ours
+    server.repositories["model", "me/mine"].commit({**server.files, MANIFEST: b'{"files": {"config.json": 1}}'})
+    with pytest.raises(TinyAudioError, match="would overwrite: config.json"):
+        push_files({"config.json": b"{}"})  # the note is damaged
 
 
 def test_what_changed_at_the_same_moment_is_not_overwritten(server):
@@ -280,6 +291,8 @@ def test_parts_of_this_machine_are_pushed_along_or_refused(settings_of, tmp_path
     assert {path: path.read_bytes() for path in before} == before
     staged = ModelSource.of(str(tmp_path / "staged"))
     stage(staged, tmp_path / "again", self_contained=False)  # as it is
+    for file in (path for path in (tmp_path / "staged").rglob("*") if path.is_file()):
+        assert (tmp_path / "again" / file.relative_to(tmp_path / "staged")).read_bytes() == file.read_bytes()
     names = {path.relative_to(tmp_path / "again").as_posix() for path in (tmp_path / "again").rglob("*")}
     assert {"adapter/adapter_model.safetensors", "encoder_adapter/adapter_config.json", "encoder/config.json"} <= names
     assert "\npeft<0.22,>=0.21\n" in (tmp_path / "again" / "requirements.txt").read_text()
