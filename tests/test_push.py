@@ -156,6 +156,14 @@ def test_a_fault_is_one_line_leaves_nothing_and_a_retry_completes(name, weights,
             assert len(stored) == 1  # the other file
 
 
+def test_a_refusal_of_xet_is_one_line_too(weights, tmp_path):
+    with hub({}) as server:
+        server.faults = [Fault(403, "/xet-write-token/", times=9)]
+        failed = python(server.environment(tmp_path) | {"HF_HUB_DISABLE_XET": "0"}, UPLOAD, weights)
+        assert failed.stderr.splitlines()[-1].startswith("Error: Nothing was pushed to me/mine (")
+        assert "403" in failed.stderr and "use one that may write" in failed.stderr and not server.commits
+
+
 def test_who_may_not_push_and_who_cannot_reach_the_hub_read_one_line(server, network, monkeypatch, capsys, nano):
     server.add("me/mine", {"a.txt": b"a"})
     push = ["push", "me/mine", "-c", "nano", "--card-only"]
@@ -233,6 +241,9 @@ def test_branches_and_pull_requests(server, network):
         server.files["config.json"] == b"{}" and server.files_of("me/mine", "refs/pr/1")["config.json"] == b'{"pr": 1}'
     )
     assert run(["push", "me/mine", "-c", "nano", "--create-pr", "--branch", "try/this"]) == 1
+    server.add("me/gated", {MANIFEST: b"{}"}).gated = True
+    with pytest.raises(TinyAudioError, match="ask for access on its page"):
+        push_files({"config.json": b"{}"}, PushRequest("me/gated", create_pr=True))
 
 
 def test_a_dry_run_shows_all_and_touches_nothing(server, capsys):
