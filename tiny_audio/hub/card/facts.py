@@ -89,17 +89,15 @@ def gather(checkpoint: Path, repository: str, given: Mapping[str, Any]) -> Facts
     """Reads what there is about a checkpoint.
 
     Raises:
-        TinyAudioError: it holds no config.json of ours.
+        TinyAudioError: it holds no config.json of ours. ValueError: its parts do not fit.
     """
-    try:
-        config = ASRConfig.from_pretrained(str(checkpoint))
-        parts = part_sizes(outline_of(config))
-    except (OSError, ValueError) as error:
-        raise TinyAudioError(
-            f"{checkpoint} holds no checkpoint of tiny-audio ({str(error).splitlines()[0].rstrip('.')})."
-        ) from error
+    source = ModelSource.of(str(checkpoint))
+    if source.model_type() != "asr_model":
+        raise TinyAudioError(f"{checkpoint} holds a model of another kind; expected a checkpoint of tiny-audio.")
+    config = ASRConfig.from_pretrained(source.location)
     stages, started_from = stages_of(checkpoint)
-    return Facts(repository, config, parts, stages, started_from, evaluations_of(checkpoint), given)
+    parts, measured = part_sizes(outline_of(config)), evaluations_of(checkpoint)
+    return Facts(repository, config, parts, stages, started_from, measured, given)
 
 
 def stages_of(checkpoint: Path) -> tuple[list[Stage], str | None]:
