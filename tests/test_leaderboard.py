@@ -52,7 +52,6 @@ def server(monkeypatch) -> Iterator[Hub]:
         values = {"ENDPOINT": running.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
         for name, value in {**values, "HUGGINGFACE_CO_URL_TEMPLATE": template}.items():
             monkeypatch.setattr(constants, name, value)
-        monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setenv("HF_TOKEN", "hf_right")
         yield running
 
