@@ -51,10 +51,14 @@ def hub_errors(failed: str) -> Iterator[None]:
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    refusals = (HfHubHTTPError, httpx2.HTTPError, HFValidationError, OSError)
     try:
         yield
-    except (HfHubHTTPError, httpx2.HTTPError, HFValidationError, OSError) as error:
-        raise TinyAudioError(f"{failed} ({reason(error)}); {advice(error)}.") from error
+    except (*refusals, RuntimeError) as error:
+        cause = error.__cause__ if type(error) is RuntimeError else error  # one that ended the upload of a file
+        if not isinstance(cause, refusals):
+            raise
+        raise TinyAudioError(f"{failed} ({reason(cause)}); {advice(cause)}.") from error
 
 
 def status(error: BaseException) -> int | None:

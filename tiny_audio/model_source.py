@@ -10,6 +10,7 @@ from typing import Any
 
 from tiny_audio.assets import embedded
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.hub_access import hub_errors
 
 SHIPPED = ("nano",)
 BEST = "best"  # of a run: its best checkpoint
@@ -78,6 +79,16 @@ class ModelSource:
         weights = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin", ".json"))
         stats = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in weights]
         return short_hash(stats)
+
+
+def folder_of(source: ModelSource) -> Path:
+    """The checkpoint's folder; of a Hub id that in the cache, downloaded where it is not there."""
+    from huggingface_hub import snapshot_download
+
+    if source.local:
+        return Path(source.location)
+    with hub_errors(f"{source.name} was not downloaded"):
+        return Path(snapshot_download(source.location, revision=source.revision))
 
 
 def short_hash(value: Any) -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tiny_audio.model_source import ModelSource
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; object-src 'none'; base-uri 'none'"
 PEAKS_A_SECOND = 50  # of the waveform that is drawn
+HINTS = {"nano": "nano is a miniature: it knows numbers, dates, times, playing cards and short commands."}
 KEPT_SECONDS = 3600  # an upload whose transcription was never asked for
 
 
@@ -58,26 +59,26 @@ class Demo:
             "max_minutes": self.settings.max_minutes,
             "max_upload_mb": self.settings.max_upload_mb,
             "urls": self.settings.urls,
+            "hint": HINTS.get(self.listeners[0].name),
             "examples": [path.name for path in sorted(embedded("clips").glob("*.ogg"))],
         }
 
-    def transcribe(self, path: str, generation: dict) -> Iterator[dict]:
-        """Events of one uploaded recording: `sound`, a `result` for each model, `differences` of two; or `error`."""
+    def transcribe(self, path: str, name: str, generation: dict) -> Iterator[dict]:
+        """Events of an uploaded recording: `sound`, a `result` for each model, `differences` of two; or `error`.
+
+        `name` is what its documents call it. The upload is deleted.
+        """
         try:
+            waveform = self._taken(path)
             settings = generation_of(generation)
-            file = self._uploaded(path)
-            try:
-                waveform = self._read(file)
-            finally:
-                self._delete(file)
             yield {"sound": {"seconds": len(waveform) / SAMPLING_RATE, "peaks": peaks(waveform)}}
             results = []
             for listener in self.listeners:
-                results.append(_answer(partial(listener.hear, file.name, waveform, settings)) | {"model": listener.name})
+                results.append(_answer(partial(listener.hear, name, waveform, settings)) | {"model": listener.name})
                 yield {"result": results[-1]}
             if len(results) == 2 and not any("error" in result for result in results):
                 yield {"differences": differences(results[0]["words"], results[1]["words"])}
-        except Exception as error:  # becomes one line on the page
+        except Exception as error:  # noqa: BLE001 - becomes one line on the page
             yield _failure(error)
 
     def live(self, recording: str, chunk: str, generation: dict) -> dict:
@@ -95,7 +96,9 @@ class Demo:
 
     def _fetched(self, url: str) -> Path:
         if not self.settings.urls:
-            raise TinyAudioError("Addresses are switched off here; upload the recording, or start the demo with --urls.")
+            raise TinyAudioError(
+                "Addresses are switched off here; upload the recording, or start the demo with --urls."
+            )
         content = download(url, self.settings.max_bytes)
         for _ in stream_audio(content):  # nothing but audio is handed on
             break
@@ -103,11 +106,16 @@ class Demo:
         file.write_bytes(content)
         return file
 
-    def _uploaded(self, path: str) -> Path:
+    def _taken(self, path: str) -> np.ndarray:
+        """The waveform of an upload, which is deleted, as are those that were left behind."""
         file = Path(path).resolve()
         if not (file.is_relative_to(self.folder) and file.is_file()):
             raise TinyAudioError("That recording is not here any more; choose it again.")
-        return file
+        try:
+            return self._read(file)
+        finally:
+            file.unlink(missing_ok=True)
+            self._sweep()
 
     def _read(self, file: Path) -> np.ndarray:
         blocks, samples = [], 0
@@ -121,9 +129,7 @@ class Demo:
                     )
         return np.concatenate(blocks)
 
-    def _delete(self, file: Path) -> None:
-        """The upload, and those that were left behind."""
-        shutil.rmtree(file.parent, ignore_errors=True)
+    def _sweep(self) -> None:
         for folder in self.folder.iterdir():
             with suppress(OSError):
                 if folder.stat().st_mtime < time.time() - KEPT_SECONDS:
@@ -140,7 +146,7 @@ def peaks(waveform: np.ndarray) -> str:
 def _answer(work: Callable[[], dict]) -> dict:
     try:
         return work()
-    except Exception as error:  # becomes one line on the page
+    except Exception as error:  # noqa: BLE001 - becomes one line on the page
         return _failure(error)
 
 
@@ -185,9 +191,7 @@ def serve(models: Sequence[str], settings: Settings) -> None:
     require_extra("gradio", "demo")
     for name in models:
         ModelSource.of(name)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="tiny-audio-demo-") as folder:
+    with _sigterm_interrupts(), tempfile.TemporaryDirectory(prefix="tiny-audio-demo-") as folder:
         demo = Demo(models, settings, Path(folder).resolve())
         server = build(demo)
         try:
@@ -201,9 +205,27 @@ def serve(models: Sequence[str], settings: Settings) -> None:
                 server.blocks.close(verbose=False)
 
 
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """What stops a container ends like Ctrl-C, so that the folder of uploads goes too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def is_open_to_others(settings: Settings) -> bool:
+    """Whether a host was chosen that others reach, and no password; a Space, which says its host itself, is meant to be."""
+    return settings.auth is None and settings.host not in (None, "127.0.0.1", "localhost", "::1")
+
+
 def _listen(server: Any, settings: Settings) -> None:
     host, port = settings.address
-    if settings.host and not settings.auth and settings.host not in ("127.0.0.1", "localhost", "::1"):
+    if is_open_to_others(settings):
         console.warn(f"Whoever reaches {settings.host} may use the demo; --auth USER:PASSWORD asks for a name.")
     try:
         _, url, public_url = server.launch(

@@ -24,7 +24,6 @@ NESTED = ("generate_kwargs", "generation_parameters")  # where clients put param
 # name: type, least, most
 NUMBERS: dict[str, tuple[type, float, float]] = {
     "max_new_tokens": (int, 1, 1024),
-    "min_new_tokens": (int, 0, 1024),
     "num_beams": (int, 1, 16),
     "temperature": (float, 0.01, 10),
     "top_k": (int, 0, 1_000_000),
