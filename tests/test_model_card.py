@@ -124,6 +124,17 @@ def test_names_of_the_hub_are_linked_and_told(best, home, tmp_path):
     assert found["datasets"] == ["a/b"] and "[a/b](https://huggingface.co/datasets/a/b)" in card
 
 
+def test_a_stage_before_that_is_gone_is_named(best, home, tmp_path):
+    run = shutil.copytree(home / "two", tmp_path / "run")
+    settings = run / "settings.yaml"
+    settings.write_text(settings.read_text().replace(f"{home}/one/best", "/gone/first/best"))
+    training = section(card_text(run / "best", REPOSITORY, None), "training")
+    assert [row[:2] for row in cells(training)[2:3]] == [["run", "first"]] and "/gone" not in training
+    settings.write_text(settings.read_text().replace("/gone/first/best", "a/b@v1"))
+    card = card_text(run / "best", REPOSITORY, None)
+    assert "[a/b@v1](https://huggingface.co/a/b)" in card and metadata(card)["base_model"] == ["a/b"]
+
+
 def test_what_nobody_knows_is_asked_and_not_invented(alone):
     card = card_text(alone, REPOSITORY, None)
     asked = section(card, "open-questions")

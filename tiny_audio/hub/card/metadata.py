@@ -16,7 +16,8 @@ _WRITTEN = re.compile(r"^<!-- tiny-audio wrote (?P<json>\{.*\}) -->(?=\s*?$)", r
 def generated(facts: Facts) -> dict[str, Any]:
     """What is known of a model in the Hub's words; a licence is never among it, since only the user can choose one."""
     config = facts.config
-    bases = [name for name in (facts.started_from, config.audio_model_id, config.text_model_id) if is_hub_id(name)]
+    names = (facts.started_from, config.audio_model_id, config.text_model_id)
+    bases = [str(name).partition("@")[0] for name in names if is_hub_id(name)]
     values = {
         "language": facts.languages,
         "library_name": "transformers",
