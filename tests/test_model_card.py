@@ -1,5 +1,6 @@
 """The model's card: its figures are the measured ones, its code runs, and what the user wrote in it stays."""
 
+import json
 import re
 import shlex
 import shutil
@@ -122,6 +123,24 @@ def test_names_of_the_hub_are_linked_and_told(best, home, tmp_path):
     found = metadata(card)
     assert found["base_model"] == ["facebook/hubert-large-ls960-ft"] and found["base_model_relation"] == "finetune"
     assert found["datasets"] == ["a/b"] and "[a/b](https://huggingface.co/datasets/a/b)" in card
+
+
+def test_gpu_hours_are_priced(home, tmp_path):
+    """Two sessions of half an hour on two H200: 2 GPU hours at $3.59 and 700 W."""
+    run = shutil.copytree(home / "one", tmp_path / "run")
+    stored = json.loads((run / "run.json").read_text())
+    (session,) = stored["sessions"]
+    session |= {
+        "processes": 2, "seconds": 1800, "hardware": {"device": "cuda:0", "gpu": "NVIDIA H200"},
+        "gpu": {"name": "H200", "dollars": 3.59, "watts": 700},
+    }  # fmt: skip
+    (run / "run.json").write_text(json.dumps({**stored, "sessions": [session, session]}))
+    rows = dict(row for row in cells(section(card_text(run / "best", REPOSITORY, None), "training")) if len(row) == 2)
+    assert (
+        rows["hardware"] == "2 × NVIDIA H200" and rows["GPU hours"] == "2.00" and rows["time"].startswith("1 h 00 min")
+    )
+    assert rows["cost"].startswith("$7.18 (prices of ") and rows["energy"].startswith("1.40 kWh")
+    assert rows["CO₂"].startswith("about 0.70 kg at 0.5 kg a kWh (an assumption")
 
 
 def test_a_stage_before_that_is_gone_is_named(best, home, tmp_path):
@@ -288,7 +307,7 @@ def test_ours_are_refreshed_and_only_those_we_wrote(alone):
         '"library_name": "transformers"', '"library_name": "older"'
     )
     assert card_text(alone, REPOSITORY, older) == first
-    changed = first.replace("library_name: transformers", "library_name: own")
+    changed = first.replace("library_name: transformers", "library_name: own").replace("wrote {", "wrote {damaged ")
     assert metadata(card_text(alone, REPOSITORY, changed))["library_name"] == "own"
 
 
