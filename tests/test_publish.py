@@ -2,7 +2,6 @@
 
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,19 +17,6 @@ from tiny_audio.training.checkpoints import checkpoints
 pytestmark = pytest.mark.usefixtures("one_thread")
 PUSH = "training.push_to=me/mine"
 EACH_STEP = (PUSH, "training.eval_steps=1", "training.save_steps=1")
-
-
-@pytest.fixture
-def network(monkeypatch) -> Callable[[str, str], None]:
-    """`network(endpoint, token)`: huggingface_hub goes there."""
-    from huggingface_hub import constants
-
-    def use(endpoint: str, token: str = "hf_right") -> None:
-        for name, value in {"ENDPOINT": endpoint, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", token)
-
-    return use
 
 
 @pytest.fixture

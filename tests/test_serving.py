@@ -232,6 +232,7 @@ def test_who_left_is_not_heard():
         until(lambda: app.requests == 1)
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(url, content=b"b", headers=AUDIO, timeout=1)
+        time.sleep(0.3)  # the server sees the end of the connection
         gate.open.set()
         assert first.result() == (200, {"text": "a"})
         until(lambda: app.requests == 0)
@@ -271,7 +272,7 @@ def test_sigterm_answers_what_is_under_way_and_ends_well(text):
 
         def body():
             yield OGG[:1000]
-            time.sleep(0.5)  # it is read so far
+            time.sleep(1)  # it is read so far
             server.send_signal(signal.SIGTERM)
             time.sleep(0.5)
             yield OGG[1000:]
@@ -291,6 +292,12 @@ def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path, capsys):
         assert server.wait(PATIENCE) == 1
         (error,) = server.stderr.read().strip().splitlines()
         assert error.startswith("Error: The config names no audio_model_id")
+
+
+def test_without_the_extra_the_command_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert run(["serve"]) == 1
+    assert "pip install 'tiny-audio[serve]'" in capsys.readouterr().err
 
 
 def test_a_taken_port_is_one_line(capsys):

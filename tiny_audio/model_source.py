@@ -10,6 +10,7 @@ from typing import Any
 
 from tiny_audio.assets import embedded
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.hub_access import hub_errors
 
 SHIPPED = ("nano",)
 BEST = "best"  # of a run: its best checkpoint
@@ -80,6 +81,16 @@ class ModelSource:
         return short_hash(stats)
 
 
+def folder_of(source: ModelSource) -> Path:
+    """The checkpoint's folder; of a Hub id that in the cache, downloaded where it is not there."""
+    from huggingface_hub import snapshot_download
+
+    if source.local:
+        return Path(source.location)
+    with hub_errors(f"{source.name} was not downloaded"):
+        return Path(snapshot_download(source.location, revision=source.revision))
+
+
 def short_hash(value: Any) -> str:
     """Ten hexadecimal digits of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
@@ -97,6 +108,23 @@ def checkpoint_of(name: str) -> str:
     run = Path(name).expanduser()
     is_run = (run / BEST / "config.json").is_file() and not (run / "config.json").is_file()
     return str(run / BEST) if is_run else name
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether a model's or dataset's name is OWNER/NAME of the Hub, and no path here."""
+    return bool(name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name)) and not Path(name or "").exists()
+
+
+def public_name(name: str) -> str:
+    """How others are told of a model or dataset: by its Hub id, or the last part of a path, whose rest is nobody's business.
+
+    A run's name means its best checkpoint.
+    """
+    if is_hub_id(name):
+        return name
+    path = Path(name).parent if Path(name).name == BEST else Path(name)
+    shipped = [model for model in SHIPPED if path.parts[-3:-1] == ("assets", model)]
+    return f"{path.name} of {shipped[0]}" if shipped else path.name
 
 
 def _require_checkpoint(folder: Path) -> None:

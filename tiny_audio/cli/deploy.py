@@ -15,8 +15,12 @@ def deploy(
         str | None, typer.Argument(metavar="[SPACE]", help="OWNER/NAME of the Space; NAME alone is your account's.")
     ] = None,
     model: ModelOption = None,
-    hardware: Annotated[str, typer.Option(help="Of the Space: t4-small, l4x1 …; all but the default cost money.")] = "cpu-basic",
-    sleep_minutes: Annotated[int, typer.Option(min=5, help="After so long without visitors, paid hardware sleeps.")] = 60,
+    hardware: Annotated[
+        str, typer.Option(help="Of the Space: t4-small, l4x1 …; all but the default cost money.")
+    ] = "cpu-basic",
+    sleep_minutes: Annotated[
+        int, typer.Option(min=5, help="After so long without visitors, paid hardware sleeps.")
+    ] = 60,
     private: Annotated[bool, typer.Option("--private", help="A new Space that only you see.")] = False,
     secrets_from_env: Annotated[
         list[str] | None,

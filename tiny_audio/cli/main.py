@@ -20,6 +20,7 @@ COMMANDS = {
     "debug": "Show why a model does not learn: gradients, weights, routing, LoRA, parameters.",
     "data": "Look at a dataset: inspect; write a filtered copy of it: prepare.",
     "export": "Write a checkpoint in another form: merge.",
+    "push": "Push a checkpoint to the Hugging Face Hub, with code, card and endpoint handler.",
     "demo": "Serve a page that turns speech into text: microphone, files, word times.",
     "serve": "Serve a model over HTTP.",
     "doctor": "Check this machine: one line each, with what to do.",

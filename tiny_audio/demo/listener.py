@@ -18,10 +18,10 @@ FORMATS = ("txt", "srt", "vtt", "json")
 
 
 class Listener:
-    """One model by its name; visitors may come before it is loaded, and wait."""
+    """One model; visitors may come before it is loaded, and wait."""
 
     def __init__(self, name: str, device: str = "auto", dtype: str = "auto"):
-        self.name = name
+        self.name = "/".join(Path(name).parts[-2:])  # of a folder its end: visitors need not know where it lies
         self.lock = threading.Lock()  # who holds it decodes
         self._load_arguments = (name, device, dtype)
         self._model: ASRModel | None = None
@@ -34,7 +34,7 @@ class Listener:
         self._started = time.monotonic()
         try:
             self._model = load_model(*self._load_arguments)
-        except Exception as error:  # whatever it is, visitors are to see it
+        except Exception as error:  # noqa: BLE001 - whatever it is, visitors are to see it
             self._error = f"The model {self.name} cannot be loaded: {' '.join(str(error).split())}"
         self._loaded.set()
 
@@ -98,5 +98,7 @@ def differences(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> tu
     from difflib import SequenceMatcher
 
     sides = [["".join(filter(str.isalnum, word["text"].casefold())) for word in words] for words in (first, second)]
-    steps = [step for step in SequenceMatcher(None, *sides, autojunk=False).get_opcodes() if step[0] != "equal"]
+    steps = [
+        step for step in SequenceMatcher(a=sides[0], b=sides[1], autojunk=False).get_opcodes() if step[0] != "equal"
+    ]
     return [n for _, a, b, *_ in steps for n in range(a, b)], [n for *_, a, b in steps for n in range(a, b)]

@@ -61,23 +61,22 @@ class Demo:
             "examples": [path.name for path in sorted(embedded("clips").glob("*.ogg"))],
         }
 
-    def transcribe(self, path: str, generation: dict) -> Iterator[dict]:
-        """Events of one uploaded recording: `sound`, a `result` for each model, `differences` of two; or `error`."""
+    def transcribe(self, path: str, name: str, generation: dict) -> Iterator[dict]:
+        """Events of an uploaded recording: `sound`, a `result` for each model, `differences` of two; or `error`.
+
+        `name` is what its documents call it. The upload is deleted.
+        """
         try:
             settings = generation_of(generation)
-            file = self._uploaded(path)
-            try:
-                waveform = self._read(file)
-            finally:
-                self._delete(file)
+            waveform = self._taken(path)
             yield {"sound": {"seconds": len(waveform) / SAMPLING_RATE, "peaks": peaks(waveform)}}
             results = []
             for listener in self.listeners:
-                results.append(_answer(partial(listener.hear, file.name, waveform, settings)) | {"model": listener.name})
+                results.append(_answer(partial(listener.hear, name, waveform, settings)) | {"model": listener.name})
                 yield {"result": results[-1]}
             if len(results) == 2 and not any("error" in result for result in results):
                 yield {"differences": differences(results[0]["words"], results[1]["words"])}
-        except Exception as error:  # becomes one line on the page
+        except Exception as error:  # noqa: BLE001 - becomes one line on the page
             yield _failure(error)
 
     def live(self, recording: str, chunk: str, generation: dict) -> dict:
@@ -95,7 +94,9 @@ class Demo:
 
     def _fetched(self, url: str) -> Path:
         if not self.settings.urls:
-            raise TinyAudioError("Addresses are switched off here; upload the recording, or start the demo with --urls.")
+            raise TinyAudioError(
+                "Addresses are switched off here; upload the recording, or start the demo with --urls."
+            )
         content = download(url, self.settings.max_bytes)
         for _ in stream_audio(content):  # nothing but audio is handed on
             break
@@ -103,11 +104,16 @@ class Demo:
         file.write_bytes(content)
         return file
 
-    def _uploaded(self, path: str) -> Path:
+    def _taken(self, path: str) -> np.ndarray:
+        """The waveform of an upload, which is deleted, as are those that were left behind."""
         file = Path(path).resolve()
         if not (file.is_relative_to(self.folder) and file.is_file()):
             raise TinyAudioError("That recording is not here any more; choose it again.")
-        return file
+        try:
+            return self._read(file)
+        finally:
+            file.unlink(missing_ok=True)
+            self._sweep()
 
     def _read(self, file: Path) -> np.ndarray:
         blocks, samples = [], 0
@@ -121,9 +127,7 @@ class Demo:
                     )
         return np.concatenate(blocks)
 
-    def _delete(self, file: Path) -> None:
-        """The upload, and those that were left behind."""
-        shutil.rmtree(file.parent, ignore_errors=True)
+    def _sweep(self) -> None:
         for folder in self.folder.iterdir():
             with suppress(OSError):
                 if folder.stat().st_mtime < time.time() - KEPT_SECONDS:
@@ -140,7 +144,7 @@ def peaks(waveform: np.ndarray) -> str:
 def _answer(work: Callable[[], dict]) -> dict:
     try:
         return work()
-    except Exception as error:  # becomes one line on the page
+    except Exception as error:  # noqa: BLE001 - becomes one line on the page
         return _failure(error)
 
 

@@ -60,7 +60,7 @@ class Knob:
 
 
 KNOBS = (
-    Knob("num_beams", "Beams", 1, 8, 1, "More look further and take longer; 1 is greedy."),
+    Knob("num_beams", "Beams", 1, 8, 1, "More beams look further and take longer; 1 is greedy."),
     Knob("max_new_tokens", "Longest text, tokens", 1, 512, 1, "For each window of at most 30 s."),
     Knob("repetition_penalty", "Repetition penalty", 1, 2, 0.05, "Above 1, what was said is less likely to come again."),
     Knob("no_repeat_ngram_size", "No repeated n-grams of", 0, 10, 1, "0 lets anything come again, as speech does."),

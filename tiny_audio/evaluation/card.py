@@ -11,7 +11,7 @@ from tiny_audio.evaluation.providers import source_of
 from tiny_audio.evaluation.results import Metrics, write_atomically
 from tiny_audio.evaluation.settings import EvalSettings
 from tiny_audio.hub_access import hub_errors
-from tiny_audio.model_source import SHIPPED, ModelSource
+from tiny_audio.model_source import SHIPPED, ModelSource, public_name
 
 CARD = "README.md"
 TASK = "automatic-speech-recognition"
@@ -76,8 +76,8 @@ def _entry(metrics: Metrics) -> dict[str, Any]:
     return {
         "task_type": TASK,
         "task_name": "Automatic Speech Recognition",
-        "dataset_type": metrics.dataset["path"],
-        "dataset_name": metrics.dataset_name,
+        "dataset_type": public_name(metrics.dataset["path"]),
+        "dataset_name": public_name(metrics.dataset_name),
         "dataset_config": metrics.dataset["config"],
         "dataset_split": metrics.dataset["split"],
         "dataset_revision": metrics.dataset["revision"],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tiny_audio.console import out, say, warn
+from tiny_audio.console import out, say
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.hub_access import hub_errors
 

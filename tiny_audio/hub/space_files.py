@@ -86,11 +86,15 @@ def readme_of(existing: str | None, title: str, source: ModelSource) -> str:
         "app_file": "app.py",
         "models": [*dict.fromkeys([*data.get("models", []), *([] if source.local else [source.location])])],
     }
-    for key, value in {**{"title": title}, **FRONT, **data, **ours}.items():
+    for key, value in {"title": title, **FRONT, **data, **ours}.items():
         card.data[key] = value
     return str(card)
 
 
 def _first_text(title: str, source: ModelSource) -> str:
-    model = "a speech recogniser trained" if source.local else f"[{source.name}](https://huggingface.co/{source.location}), trained"
+    model = (
+        "a speech recogniser trained"
+        if source.local
+        else f"[{source.name}](https://huggingface.co/{source.location}), trained"
+    )
     return f"---\n{{}}\n---\n\n# {title}\n\n{model[0].upper()}{model[1:]} with tiny-audio: say something, or give it a recording.\n"

@@ -384,7 +384,11 @@ def result(
 
     steps, model = trainer.state.global_step, trainer.folder / BEST
     best = quote(str(model))
-    commands = [f"ta eval -m {best} -d {quote(trainer.feed.parts[0].path)}", f"ta transcribe -m {best} CLIP", f"ta demo -m {best}"]
+    commands = [
+        f"ta eval -m {best} -d {quote(trainer.feed.parts[0].path)}",
+        f"ta transcribe -m {best} CLIP",
+        f"ta demo -m {best}",
+    ]
     commands.append(f"ta push OWNER/NAME -c {best}")
     if settings.training.report_to == "tensorboard":
         commands.append(f"tensorboard --logdir {quote(str(trainer.folder))}")

@@ -3,7 +3,7 @@
 import { element } from "./element.js";
 import { Player } from "./player.js";
 import { Recorder, base64 } from "./recorder.js";
-import { isLoggedIn, logIn, queued, run, upload, uploaded } from "./server.js";
+import { isLoggedIn, logIn, queued, randomId, run, upload, uploaded } from "./server.js";
 import { article } from "./texts.js";
 import { Track } from "./track.js";
 
@@ -49,7 +49,7 @@ async function hear(file) {
 async function follow(mine, file, path) {
   const loading = about.models.some((model) => model.state === "loading");
   say(loading ? "Your recording is kept until the model is loaded …" : "Transcribing …");
-  for await (const event of queued("transcribe", path, generation())) {
+  for await (const event of queued("transcribe", path, file.name, generation())) {
     if (mine !== turn) return;
     if (event.sound) await showSound(event.sound, file);
     if (event.result) showResult(event.result, file.name);
@@ -154,7 +154,7 @@ function followLevel(mine) {
 
 // The text so far. One call at a time, each with all the sound since the last one: what is slow makes no queue.
 async function showLive(mine) {
-  const id = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16)).join("");
+  const id = randomId();
   const loading = about.models[0].state !== "ready" ? `${about.models[0].name} is still loading; your recording is kept …` : "Listening …";
   say(loading);
   try {

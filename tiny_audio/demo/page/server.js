@@ -59,10 +59,12 @@ function checked(result) {
   return result;
 }
 
-// Where an uploaded file lies, for `transcribe`.
+export const randomId = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+// Where an uploaded file lies, for `transcribe`. Gradio files uploads by what they hold; the name keeps two visitors' apart.
 export async function upload(file) {
   const body = new FormData();
-  body.append("files", file);
+  body.append("files", file, `${randomId()}-${file.name}`);
   const [path] = await (await ask("upload", { method: "POST", body })).json();
   return path;
 }

@@ -1,7 +1,6 @@
 """What is known of a checkpoint: its config and sizes, the runs that made it, and the evaluations of it."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import SETTINGS, Metrics
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
-from tiny_audio.model_source import SHIPPED, ModelSource, checkpoint_of
+from tiny_audio.model_source import SHIPPED, ModelSource, checkpoint_of, is_hub_id
 from tiny_audio.training.build import PartSize, outline_of, part_sizes
 from tiny_audio.training.checkpoints import SETTINGS_FILE
 from tiny_audio.training.record import Dataset, Record
@@ -115,19 +114,6 @@ def stages_of(checkpoint: Path) -> tuple[list[Stage], str | None]:
         stages.append(stage)
         before = stage.settings.model.pretrained if stage.settings else None
     return stages[::-1], before if before in SHIPPED or is_hub_id(before) else None
-
-
-def is_hub_id(name: str | None) -> bool:
-    """Whether a model's or dataset's name is OWNER/NAME of the Hub, and no path here."""
-    return bool(name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name)) and not Path(name or "").exists()
-
-
-def public_name(name: str) -> str:
-    """How a card calls a model, dataset or file: the Hub id, or the last part of a path, whose rest is nobody's business."""
-    if is_hub_id(name):
-        return name
-    shipped = [model for model in SHIPPED if Path(name).parts[-3:-1] == ("assets", model)]
-    return f"{Path(name).name} of {shipped[0]}" if shipped else Path(name).name
 
 
 def hours(dataset: Dataset) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.hub.card.facts import Facts, is_hub_id
+from tiny_audio.hub.card.facts import Facts
+from tiny_audio.model_source import is_hub_id
 
 TAGS = ["tiny-audio", "asr", "speech-recognition", "audio"]
 _WRITTEN = re.compile(r"^<!-- tiny-audio wrote (?P<json>\{.*\}) -->(?=\s*?$)", re.MULTILINE)

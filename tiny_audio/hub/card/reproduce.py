@@ -5,7 +5,8 @@ from shlex import quote
 from typing import Any
 
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.hub.card.facts import Facts, public_name
+from tiny_audio.hub.card.facts import Facts
+from tiny_audio.model_source import public_name
 from tiny_audio.training.config import DEFAULT_EXPERIMENT, compose
 from tiny_audio.training.run import flat
 from tiny_audio.training.schema import Settings, to_tree
@@ -15,6 +16,7 @@ OF_THE_MACHINE = (
     "output_dir", "experiment", "processes", "training.push_to", "training.push_checkpoints", "training.report_to",
     "training.cache_dir", "training.num_workers", "training.save_steps", "training.save_total_limit", "training.logging_steps",
 )  # fmt: skip
+_PLAIN = re.compile(r"[A-Za-z_][\w./@-]*")
 _PATH = re.compile(r"[~./].*/.*|.*/tiny_audio/assets/.*")
 
 
@@ -84,5 +86,5 @@ def written(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
     text = str(value)
-    plain = not isinstance(value, str) or re.fullmatch(r"[A-Za-z_][\w./@-]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf")  # fmt: skip
-    return text if plain else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    plain = not isinstance(value, str) or (_PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false"))
+    return text if plain else '"' + text.replace('"', '\\"') + '"'

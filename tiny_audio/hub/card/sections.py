@@ -9,10 +9,11 @@ from tiny_audio.analysis.runs import open_run
 from tiny_audio.analysis.slices import Slice, slices_of
 from tiny_audio.console import markdown, printable
 from tiny_audio.evaluation.results import Metrics
-from tiny_audio.hub.card.facts import Facts, hours, public_name
+from tiny_audio.hub.card.facts import Facts, hours
 from tiny_audio.hub.card.reproduce import reproduce
 from tiny_audio.hub.card.training import training
 from tiny_audio.hub.card.usage import usage
+from tiny_audio.model_source import public_name
 
 WORST_SLICES = 3  # of each evaluation
 PARTS = {"encoder": "encoder", "projector": "projector", "language_model": "language model", "ctc_head": "CTC head"}
@@ -49,8 +50,7 @@ def architecture(facts: Facts) -> str:
     if facts.run is not None and facts.run.record is not None:
         trained |= {name: size["trained"] for name, size in facts.run.record.parameters.items()}
     rows = [(PARTS[p.name], _source(facts, p.name), f"{p.total:,}", f"{trained[p.name]:,}") for p in facts.parts]
-    totals = sum(part.total for part in facts.parts), sum(trained.values())
-    rows.append(("all", "", *(f"{number:,}" for number in totals)))
+    rows.append(("all", "", f"{sum(part.total for part in facts.parts):,}", f"{sum(trained.values()):,}"))
     heads = ("part", "what", "parameters", "trained last")
     config, seconds = facts.config, facts.window_seconds
     return "\n\n".join(
@@ -74,10 +74,12 @@ def _source(facts: Facts, part: str) -> str:
     """Where a part comes from, or of what kind it is."""
     config = facts.config
     if part in ("encoder", "language_model"):
-        name, own = (
-            (config.audio_model_id, config.audio_config) if part == "encoder" else (config.text_model_id, config.text_config)
-        )  # fmt: skip
-        return public_name(name) if name else f"of the kind {own.model_type}"
+        pairs = {
+            "encoder": (config.audio_model_id, config.audio_config),
+            "language_model": (config.text_model_id, config.text_config),
+        }
+        name, own = pairs[part]
+        return public_name(name) if name else f"of the kind {getattr(own, 'model_type', 'unknown')}"
     if part == "ctc_head":
         return f"{len(config.ctc_vocabulary or ())} characters, for the times of words"
     kind = config.projector_type + (f", {config.projector_variant}" if config.projector_type == "mlp" else "")
@@ -196,7 +198,7 @@ def _figures_of_others(facts: Facts) -> list[str]:
     """Datasets of `model-index` that no evaluation of these weights is on."""
     results = [result for model in facts.given.get("model-index") or [] for result in model.get("results") or []]
     named = [result.get("dataset", {}).get("name") for result in results]
-    ours = {metrics.dataset_name for metrics in facts.evaluations}
+    ours = {public_name(metrics.dataset_name) for metrics in facts.evaluations}
     return list(dict.fromkeys(str(name) for name in named if name not in ours))
 
 

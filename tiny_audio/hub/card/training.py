@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tiny_audio.console import markdown
-from tiny_audio.hub.card.facts import Facts, Stage, hours, public_name
+from tiny_audio.hub.card.facts import Facts, Stage, hours
+from tiny_audio.model_source import public_name
 from tiny_audio.training.cost import amount, duration
 from tiny_audio.training.record import Dataset, Record, Session
 from tiny_audio.training.schema import Settings
