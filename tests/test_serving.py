@@ -288,10 +288,14 @@ def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path, capsys):
     assert run(["serve", "-m", str(tmp_path)]) == 1
     assert "holds no config.json" in capsys.readouterr().err
     (tmp_path / "config.json").write_text('{"model_type": "asr_model"}')
-    with process("-m", str(tmp_path)) as (server, _):
-        assert server.wait(PATIENCE) == 1
-        (error,) = server.stderr.read().strip().splitlines()
-        assert error.startswith("Error: The config names no audio_model_id")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run(["serve", "--port", "0", "-m", str(tmp_path)]) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    listening, error = capsys.readouterr().err.strip().splitlines()
+    assert listening.startswith("Listening on http://127.0.0.1:")
+    assert error.startswith("Error: The config names no audio_model_id")
 
 
 def test_without_the_extra_the_command_says_what_to_install(capsys, monkeypatch):
