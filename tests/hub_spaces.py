@@ -38,7 +38,7 @@ class Spaces:
         @routes.get("/api/spaces/{owner}/{name}/logs/{kind}")
         async def logs(request: Request, owner: str, name: str, kind: str):
             hub.readable(request, "spaces", f"{owner}/{name}")
-            lines = self.build_log[: self.looks] if kind == "build" else self.run_log
+            lines = [f"== Build of {self.commit}\n", *self.build_log][: self.looks] if kind == "build" else self.run_log
             return Response("".join(map(event, lines)), media_type="text/event-stream")
 
         @routes.post("/api/spaces/{owner}/{name}/hardware")

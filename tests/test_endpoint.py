@@ -4,6 +4,7 @@ import pytest
 from hub_endpoints import Endpoints
 from hub_server import READ_TOKEN, Hub, hub
 
+from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.hub import endpoint as endpoint_module
 from tiny_audio.hub.endpoint import EndpointSettings, create_endpoint
@@ -156,3 +157,22 @@ def test_a_refusal_is_one_line(status, message, advice, server: Hub, endpoints: 
 def test_settings_are_checked(options, message):
     with pytest.raises(TinyAudioError, match=message):
         EndpointSettings(**options)
+
+
+def test_the_command(server: Hub, endpoints: Endpoints, monkeypatch, capsys):
+    command = ["deploy", "--endpoint", "speech", "-m", "me/mine", "--hardware", "aws-us-east-1-intel-icl-x1"]
+    assert run([*command, "--dry-run"]) == 0 and endpoints.sent == []
+    assert "$0.03 an hour each, asleep after 15 idle minutes." in capsys.readouterr().err
+    assert run(command) == 1 and endpoints.sent == []  # there is no terminal to ask on
+    assert "Error: The endpoint speech was not changed; give --yes to go on." in capsys.readouterr().err
+    monkeypatch.setenv("PARTS_TOKEN", "hf_of_the_parts")
+    assert run([*command, "--yes", "--sleep-minutes", "30", "--secrets-from-env", "PARTS_TOKEN"]) == 0
+    assert capsys.readouterr().out == f"{server.url}/deployed\n"
+    assert endpoints.sent[0]["model"]["secrets"] == {"PARTS_TOKEN": "hf_of_the_parts"}
+    assert endpoints.sent[0]["compute"]["scaling"]["scaleToZeroTimeout"] == 30
+
+
+@pytest.mark.parametrize("model", [[], ["-m", "nano"]])
+def test_an_endpoint_takes_a_model_of_the_hub(model, capsys):
+    assert run(["deploy", "--endpoint", "speech", *model]) == 1
+    assert "push one first: ta push OWNER/NAME" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.training import train
 from tiny_audio.training.checkpoints import checkpoints
+from tiny_audio.training.record import Record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PUSH = "training.push_to=me/mine"
@@ -29,7 +30,7 @@ def server(network) -> Hub:
 def stored(server: Hub, folder: Path) -> Path:
     """A run's folder made of the repository, as docs/interruptions.md says."""
     for name, content in server.files.items():
-        of_run = name.startswith("checkpoint-") or name in ("settings.yaml", "log.jsonl")
+        of_run = name.startswith("checkpoint-") or name in ("settings.yaml", "log.jsonl", "run.json")
         file = folder / name if of_run else folder / "best" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
@@ -65,6 +66,7 @@ def test_the_best_model_and_the_newest_checkpoint_are_on_the_hub(server, setting
     assert isinstance(ASRModel.from_pretrained(copy / "best"), ASRModel)
     assert run(["train", "--resume", str(copy), "training.max_steps=7", "training.save_steps=7"]) == 0
     assert len(log_of(copy, "loss")) == 7
+    assert [session.steps for session in Record.read(copy).sessions] == [[0, 6], [6, 7]]
 
 
 def test_a_hub_that_fails_is_said_and_the_run_ends_well(server, settings_of, tmp_path, capsys):

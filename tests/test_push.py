@@ -264,8 +264,10 @@ def test_the_checkpoint_and_the_repository_that_are_meant(nano, tmp_path, monkey
 
 
 def test_parts_of_this_machine_are_pushed_along_or_refused(settings_of, tmp_path):
-    lora = ("model.use_lora=true", "model.encoder_lora_rank=2", "model.max_new_tokens=8")
-    build_model(settings_of(tmp_path, *lora).model).save_pretrained(tmp_path / "mine")
+    lora = ("model.use_lora=true", "model.encoder_lora_rank=2", "model.self_contained=false")
+    model = build_model(settings_of(tmp_path, *lora).model)
+    model.config.max_new_tokens = 8
+    model.save_pretrained(tmp_path / "mine")
     before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
     source = ModelSource.of(str(tmp_path / "mine"))
     with pytest.raises(TinyAudioError, match="a folder of this machine; push it along with --self-contained"):

@@ -21,14 +21,6 @@ SERVER_ADVICE = "the Hub is not well: run the command again later; what is uploa
 NETWORK_ADVICE = "check the network and run the command again; what is uploaded already is not uploaded again"
 
 
-_HUB_ID = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a repository could be called so: OWNER/NAME or NAME."""
-    return _HUB_ID.fullmatch(name) is not None
-
-
 def require_access(repository: str, what: str) -> None:
     """Fails early where writing could not work.
 
@@ -41,7 +33,7 @@ def require_access(repository: str, what: str) -> None:
     """
     from huggingface_hub import constants, get_token
 
-    if not is_hub_id(repository):
+    if not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", repository):
         raise TinyAudioError(f"{what} got {repository!r}; expected OWNER/NAME of a repository on the Hub.")
     if constants.HF_HUB_OFFLINE:
         raise TinyAudioError(f"{what} needs the network and HF_HUB_OFFLINE=1 forbids it; leave out one of them.")

@@ -1,4 +1,4 @@
-"""`ta deploy`: the demo as a Space on the Hub, or a model as an Inference Endpoint."""
+"""`ta deploy`: the demo as a Space on the Hub, or a pushed model behind an Inference Endpoint."""
 
 from typing import Annotated
 
@@ -8,6 +8,22 @@ from tiny_audio.cli.options import ModelOption
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
+HardwareOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of a Space: t4-small, l4x1 …; of an endpoint: an id of `hf endpoints hardware`. "
+        "[cpu-basic; aws-us-east-1-nvidia-l4-x1]"
+    ),
+]
+SleepOption = Annotated[
+    int | None,
+    typer.Option(min=5, help="Minutes without visitors, after which what is paid for sleeps. [60; 15 of an endpoint]"),
+]
+SecretsOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Environment variable that becomes a secret there; may be repeated."),
+]
+
 
 @app.command()
 def deploy(
@@ -15,24 +31,35 @@ def deploy(
         str | None, typer.Argument(metavar="[SPACE]", help="OWNER/NAME of the Space; NAME alone is your account's.")
     ] = None,
     model: ModelOption = None,
-    hardware: Annotated[
-        str, typer.Option(help="Of the Space: t4-small, l4x1 …; all but the default cost money.")
-    ] = "cpu-basic",
-    sleep_minutes: Annotated[
-        int, typer.Option(min=5, help="After so long without visitors, paid hardware sleeps.")
-    ] = 60,
-    private: Annotated[bool, typer.Option("--private", help="A new Space that only you see.")] = False,
-    secrets_from_env: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Environment variable that becomes a secret of the Space; may be repeated."),
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Instead of a Space, an Inference Endpoint of a pushed model.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show the build until the Space runs.")] = True,
+    hardware: HardwareOption = None,
+    sleep_minutes: SleepOption = None,
+    private: Annotated[bool, typer.Option("--private", help="A new Space that only you see.")] = False,
+    access: Annotated[str, typer.Option(help="To an endpoint: authenticated, public or private.")] = "authenticated",
+    replicas: Annotated[int, typer.Option(min=1, help="Of an endpoint, at most; none while it sleeps.")] = 1,
+    secrets_from_env: SecretsOption = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show the build until it runs.")] = True,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before costs and overwritten files.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be uploaded; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
 ) -> None:
     """Put the demo on the Hub as a Space, or a pushed model behind an Inference Endpoint."""
-    from tiny_audio.hub.deploy import deploy_space
-    from tiny_audio.hub.space import SpaceSettings
+    from tiny_audio.errors import TinyAudioError
 
-    settings = SpaceSettings(hardware, private, tuple(secrets_from_env or ()), sleep_minutes)
-    deploy_space(space, model or "nano", settings, dry_run=dry_run, yes=yes, wait=wait)
+    if (space is None) == (endpoint is None):
+        raise TinyAudioError(
+            "Name one thing to deploy: `ta deploy OWNER/SPACE`, or `ta deploy --endpoint NAME -m MODEL`."
+        )
+    secrets, agreed = tuple(secrets_from_env or ()), {"yes": yes, "dry_run": dry_run, "wait": wait}
+    if space is not None:
+        from tiny_audio.hub.deploy import deploy_space
+        from tiny_audio.hub.space import FREE, SpaceSettings
+
+        settings = SpaceSettings(hardware or FREE, private, secrets, sleep_minutes or 60)
+        deploy_space(space, model or "nano", settings, **agreed)
+    else:
+        from tiny_audio.hub.deploy import deploy_endpoint
+
+        given = {"hardware": hardware, "idle_minutes": sleep_minutes, "access": access, "max_replicas": replicas}
+        deploy_endpoint(str(endpoint), model, {key: value for key, value in given.items() if value}, secrets, **agreed)

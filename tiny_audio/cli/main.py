@@ -21,6 +21,7 @@ COMMANDS = {
     "data": "Look at a dataset: inspect; write a filtered copy of it: prepare.",
     "export": "Write a checkpoint in another form: merge.",
     "push": "Push a checkpoint to the Hugging Face Hub, with code, card and endpoint handler.",
+    "deploy": "Put the demo on the Hub as a Space, or a model behind an Inference Endpoint.",
     "demo": "Serve a page that turns speech into text: microphone, files, word times.",
     "serve": "Serve a model over HTTP.",
     "doctor": "Check this machine: one line each, with what to do.",

@@ -12,13 +12,15 @@ from tiny_audio.errors import TinyAudioError
 MAX_REDIRECTS = 3
 STEP_SECONDS, ALL_SECONDS = 10.0, 60.0  # of waiting for an answer, and of the whole transfer
 BLOCK_BYTES = 1 << 16
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
     """Whether an IP address belongs to the internet: not loopback, private, link-local, reserved or multicast."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
-    return all(each.is_global and not each.is_multicast for each in (ip, mapped) if each is not None)
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):  # which may stand for an IPv4 address
+        ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped or ip.sixtofour or ip
+    return ip.is_global and not ip.is_multicast
 
 
 def download(url: str, max_bytes: int, allowed: Callable[[str], bool] = is_public) -> bytes:

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tiny_audio.model_source import ModelSource
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; object-src 'none'; base-uri 'none'"
 PEAKS_A_SECOND = 50  # of the waveform that is drawn
+HINTS = {"nano": "nano is a miniature: it knows numbers, dates, times, playing cards and short commands."}
 KEPT_SECONDS = 3600  # an upload whose transcription was never asked for
 
 
@@ -58,6 +59,7 @@ class Demo:
             "max_minutes": self.settings.max_minutes,
             "max_upload_mb": self.settings.max_upload_mb,
             "urls": self.settings.urls,
+            "hint": HINTS.get(self.listeners[0].name),
             "examples": [path.name for path in sorted(embedded("clips").glob("*.ogg"))],
         }
 
@@ -67,8 +69,8 @@ class Demo:
         `name` is what its documents call it. The upload is deleted.
         """
         try:
-            settings = generation_of(generation)
             waveform = self._taken(path)
+            settings = generation_of(generation)
             yield {"sound": {"seconds": len(waveform) / SAMPLING_RATE, "peaks": peaks(waveform)}}
             results = []
             for listener in self.listeners:
@@ -189,9 +191,7 @@ def serve(models: Sequence[str], settings: Settings) -> None:
     require_extra("gradio", "demo")
     for name in models:
         ModelSource.of(name)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="tiny-audio-demo-") as folder:
+    with _sigterm_interrupts(), tempfile.TemporaryDirectory(prefix="tiny-audio-demo-") as folder:
         demo = Demo(models, settings, Path(folder).resolve())
         server = build(demo)
         try:
@@ -205,9 +205,27 @@ def serve(models: Sequence[str], settings: Settings) -> None:
                 server.blocks.close(verbose=False)
 
 
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """What stops a container ends like Ctrl-C, so that the folder of uploads goes too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def is_open_to_others(settings: Settings) -> bool:
+    """Whether a host was chosen that others reach, and no password; a Space, which says its host itself, is meant to be."""
+    return settings.auth is None and settings.host not in (None, "127.0.0.1", "localhost", "::1")
+
+
 def _listen(server: Any, settings: Settings) -> None:
     host, port = settings.address
-    if settings.host and not settings.auth and settings.host not in ("127.0.0.1", "localhost", "::1"):
+    if is_open_to_others(settings):
         console.warn(f"Whoever reaches {settings.host} may use the demo; --auth USER:PASSWORD asks for a name.")
     try:
         _, url, public_url = server.launch(

@@ -160,7 +160,7 @@ def require_agreement(changes: Changes, remote: Remote, request: PushRequest) ->
         return
     more = len(changes.overwritten) - NAMED
     names = ", ".join(changes.overwritten[:NAMED]) + (f" and {more} more" if more > 0 else "")
-    found = f"{remote.repository} has files that ta push did not write and would overwrite: {names}"
+    found = f"{remote.repository} has files that tiny-audio did not write and would overwrite: {names}"
     answer = ask(f"{found}. Overwrite them?")
     if answer is None:
         raise TinyAudioError(f"{found}; nothing was pushed: look at them (--dry-run), then give --yes or another name.")
@@ -187,7 +187,7 @@ def publish(changes: Changes, remote: Remote, message: str, request: PushRequest
         parent = open_branch(remote, request)
         commit = HfApi().create_commit(
             remote.repository, operations, commit_message=message, revision=request.branch, parent_commit=parent,
-            create_pr=request.create_pr,
+            repo_type=remote.kind, create_pr=request.create_pr,
         )  # fmt: skip
     if commit.oid == parent:
         say(f"{remote.repository} has all of it already; nothing was changed.")

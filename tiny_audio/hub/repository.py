@@ -19,6 +19,7 @@ class Remote:
     """A branch as it is on the Hub; `commit` is None where there is no such repository."""
 
     repository: str
+    kind: str = "model"  # or "dataset", "space"
     commit: str | None = None
     private: bool = False
     branch_exists: bool = True
@@ -43,11 +44,11 @@ class Changes:
         if name not in remote.files:
             return "new"
         if name in self.overwritten:
-            return "overwrites what ta push did not write"
+            return "overwrites what tiny-audio did not write"
         return "unchanged" if remote.files[name] in hashes_of(self.added[name]) else "changed"
 
 
-def look(repository: str, branch: str = MAIN, *, to_write: bool = True) -> Remote:
+def look(repository: str, branch: str = MAIN, *, kind: str = "model", to_write: bool = True) -> Remote:
     """What is on the branch now, or on main where there is no such branch yet.
 
     Args:
@@ -62,44 +63,44 @@ def look(repository: str, branch: str = MAIN, *, to_write: bool = True) -> Remot
     api, branch_exists = HfApi(), True
     with hub_errors(f"Nothing was pushed to {repository}"):
         try:
-            info = api.repo_info(repository, revision=branch)
+            info = api.repo_info(repository, repo_type=kind, revision=branch)
         except RevisionNotFoundError:
-            info, branch_exists = api.repo_info(repository), False
+            info, branch_exists = api.repo_info(repository, repo_type=kind), False
         except RepositoryNotFoundError:
             if not to_write:
                 raise
-            return Remote(repository)
+            return Remote(repository, kind)
         if to_write:
-            api.auth_check(repository, write=True)
+            api.auth_check(repository, repo_type=kind, write=True)
         commit = str(info.sha)
-        files = files_of(repository, commit)
-        written = written_before(repository, commit) if MANIFEST in files else {}
-    return Remote(repository, commit, bool(info.private), branch_exists, files, written)
+        files = files_of(repository, commit, kind)
+        written = written_before(repository, commit, kind) if MANIFEST in files else {}
+    return Remote(repository, kind, commit, bool(info.private), branch_exists, files, written)
 
 
-def files_of(repository: str, commit: str) -> dict[str, str]:
+def files_of(repository: str, commit: str, kind: str) -> dict[str, str]:
     """The hash of each file, as `Remote.files`."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    entries = HfApi().list_repo_tree(repository, recursive=True, revision=commit)
+    entries = HfApi().list_repo_tree(repository, recursive=True, revision=commit, repo_type=kind)
     files = [entry for entry in entries if isinstance(entry, RepoFile)]
     return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
 
 
-def written_before(repository: str, commit: str) -> dict[str, list[str]]:
+def written_before(repository: str, commit: str, kind: str) -> dict[str, list[str]]:
     """The hashes that the last push noted; none where the note is damaged."""
     try:
-        return dict(json.loads(content_of(repository, MANIFEST, commit))["files"])
+        return dict(json.loads(content_of(repository, MANIFEST, commit, kind))["files"])
     except (ValueError, KeyError, TypeError):
         return {}
 
 
-def content_of(repository: str, name: str, commit: str) -> str:
+def content_of(repository: str, name: str, commit: str, kind: str = "model") -> str:
     """The text of a file."""
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(repository, name, revision=commit)).read_text("utf-8")
+    return Path(hf_hub_download(repository, name, revision=commit, repo_type=kind)).read_text("utf-8")
 
 
 def changes_of(added: Mapping[str, Path | bytes], remote: Remote, *, keep_rest: bool = False) -> Changes:

@@ -86,16 +86,17 @@ def prepare_space(api: "HfApi", space: str, settings: SpaceSettings) -> None:
         api.add_space_secret(space, name, value)
 
 
-def watch(api: "HfApi", space: str, commit: str) -> "SpaceRuntime":
+def watch(api: "HfApi", space: str, commit: str, log: Sequence[str]) -> "SpaceRuntime":
     """Prints the build's log as it grows, until the Space no longer builds nor starts; its state then.
 
     Args:
         commit: that is to run.
+        log: of the build before.
 
     Raises:
         TinyAudioError: it took too long.
     """
-    log, stage, began = build_log(api, space), "", time.monotonic()
+    stage, began = "", time.monotonic()
     while (seconds := time.monotonic() - began) < WAIT_SECONDS:
         runtime = api.get_space_runtime(space)
         if runtime.stage != stage:

@@ -8,7 +8,6 @@ import torch
 
 from tiny_audio import export
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.hub_access import is_hub_id
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
 from tiny_audio.model.loading import DECODER_FOLDER, ENCODER_FOLDER, WEIGHTS_FILE, export_code
@@ -57,7 +56,8 @@ def require_findable_parts(source: ModelSource, config: ASRConfig) -> None:
     """TinyAudioError: encoder or language model is a folder of this machine, which nobody else has."""
     for key, part in PARTS.items():
         location = str(getattr(config, key))
-        if not config.self_contained and (os.path.exists(location) or not is_hub_id(location)):
+        is_path = os.path.exists(location) or os.path.isabs(location) or location.startswith((".", "~"))
+        if is_path and not config.self_contained:
             raise TinyAudioError(
                 f"The {part} of {source.name} is {location}, a folder of this machine; push it along with --self-contained."
             )

@@ -54,7 +54,7 @@ class Session:
     """One process, or several together, from their start to their last checkpoint or the end."""
 
     began: str  # ISO 8601
-    steps: tuple[int, int]  # those behind it at its beginning, and at its end
+    steps: list[int]  # two: those behind it at its beginning, and at its end
     processes: int
     hardware: dict[str, Any]
     versions: dict[str, str]
@@ -167,7 +167,7 @@ class Recorder(TrainerCallback):
         known = gpus.here()
         self.session = Session(
             began=began.astimezone().isoformat(timespec="seconds"),
-            steps=(0, 0),
+            steps=[0, 0],
             processes=processes,
             hardware=hardware(str(trainer.args.device)),
             versions=library_versions(LIBRARIES),
@@ -189,7 +189,7 @@ class Recorder(TrainerCallback):
         start = self.trainer.start_step
         before = Record.read(self.trainer.folder) if start and is_first() else None
         self.record.sessions = [*(before.sessions if before else ()), self.session]
-        self.session.steps = (start, start)
+        self.session.steps = [start, start]
         self._write(state)
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
@@ -205,7 +205,7 @@ class Recorder(TrainerCallback):
         if not is_first():
             return
         session, record = self.session, self.record
-        session.steps = (session.steps[0], state.global_step)
+        session.steps[1] = state.global_step
         session.seconds = round((datetime.now() - self.began).total_seconds(), 1)
         session.audio_seconds, session.flops = round(audio_seconds, 1), flops
         record.steps, record.best_wer = state.global_step, state.best_metric

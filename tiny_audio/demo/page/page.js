@@ -228,6 +228,7 @@ async function start() {
   $("knobs").append(...about.knobs.map(knobField));
   $("examples").append(...about.examples.map(exampleButton));
   $("address").hidden = !about.urls;
+  $("hint").textContent = about.hint ?? "";
   $("limits").textContent = `Recordings of up to ${about.max_minutes} minutes and ${about.max_upload_mb} MB; each is deleted as soon as it is read.`;
   document.body.dataset.state = "ready";
   await followModels();

@@ -32,20 +32,22 @@ export async function* queued(name, ...data) {
   const { event_id } = await (await ask(`call/${name}`, json(data))).json();
   const { body } = await ask(`call/${name}/${event_id}`);
   let text = "";
-  for await (const part of lines(body)) {
+  let events = 0;
+  for await (const part of texts(body)) {
     text += part;
     const messages = text.split("\n\n");
     text = messages.pop();
     for (const message of messages) {
       const [, kind, value] = message.match(/^event: (\w+)\ndata: (.*)$/s) ?? [];
       if (kind === "error") throw new Error("The recording could not be transcribed; the server's log says why.");
-      if (kind === "generating") yield checked(JSON.parse(value)[0]);
-      if (kind === "complete") return;
+      if (kind === "generating" || (kind === "complete" && !events)) yield checked(JSON.parse(value)[0]);
+      if (kind === "complete") return; // of several events it repeats the last
+      events += kind === "generating";
     }
   }
 }
 
-async function* lines(body) {
+async function* texts(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   try {
     for (let part = await reader.read(); !part.done; part = await reader.read()) yield part.value;
