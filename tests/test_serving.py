@@ -19,6 +19,7 @@ import pytest
 from tiny_audio import embedded, transcribe
 from tiny_audio.cli.main import run
 from tiny_audio.export.handler import EndpointHandler
+from tiny_audio.hub.endpoint import SERVER_PORT
 from tiny_audio.serving.app import SpeechApp
 
 CLIP = embedded("clips") / "send-a-message-to-jack.ogg"
@@ -364,6 +365,7 @@ def test_an_image_is_not_root_and_starts_a_command_that_parses(target):
 
 def test_the_health_check_of_the_image_sees_the_server(url):
     steps = dict(stages()["server"])
+    assert steps["EXPOSE"] == str(SERVER_PORT)
     program, *arguments = json.loads(steps["HEALTHCHECK"].partition(" CMD ")[2])
     assert program == "python"
     for port, code in ((url.rpartition(":")[2], 0), ("9", 1)):
