@@ -79,7 +79,7 @@ def readme_of(existing: str | None, title: str, source: ModelSource) -> str:
     require_extra("gradio", "demo")
     card = SpaceCard(existing or _first_text(title, source))
     data = card.data.to_dict()
-    ours = {
+    ours: dict[str, str | list[str]] = {
         "sdk": "gradio",
         "sdk_version": importlib.metadata.version("gradio"),
         "python_version": PYTHON,
