@@ -85,12 +85,8 @@ class Server:
         """All events of one recording."""
         body = json.dumps({"data": [path, "a name", generation or {}]}).encode()
         event = self.post("call/transcribe", body)["event_id"]
-        answer = urllib.request.urlopen(f"{self.url}gradio_api/call/transcribe/{event}", timeout=120)
-        return [
-            value[0]
-            for value in re.findall(r"event: generating\ndata: (.*)", answer.read().decode())
-            for value in [json.loads(value)]
-        ]
+        answer = urllib.request.urlopen(f"{self.url}gradio_api/call/transcribe/{event}", timeout=120).read().decode()
+        return [json.loads(data)[0] for data in re.findall(r"event: generating\ndata: (.*)", answer)]
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -342,6 +338,14 @@ def test_text_while_recording_and_the_text_of_the_file_at_the_end(page, expected
     assert page.locator("#name").inner_text() == "recording.wav"
     page.locator(".word.timed").nth(4).click()
     page.wait_for_selector(".word.heard:text-is('seven')")
+
+
+def test_a_file_in_place_of_a_recording(page):
+    page.get_by_role("button", name="Record").click()
+    page.wait_for_selector("body[data-state=recording]")
+    assert hear(page, PERCENT)[0] == "what is eighty seven percent of ninety"
+    assert page.locator("#record").get_attribute("aria-pressed") == "false"
+    assert not page.locator("#live").is_visible()
 
 
 # ---- limits and errors: one line each, and the page goes on

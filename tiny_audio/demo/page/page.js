@@ -35,6 +35,7 @@ function say(text) {
 // One recording, wherever it comes from.
 async function hear(file) {
   const mine = ++turn;
+  if (recorder) release(); // a file was chosen instead
   clear(file.name);
   try {
     if (file.size > about.max_upload_mb * 1e6) throw new Error(`The file is larger than ${about.max_upload_mb} MB, the most that is taken here.`);
@@ -138,14 +139,16 @@ async function startRecording() {
   showLive(next);
 }
 
-async function stopRecording() {
+// Gives the microphone back; the recording.
+function release() {
   const done = recorder;
   recorder = null;
   $("record").ariaPressed = "false";
   $("prompt").textContent = "Press and speak";
-  $("record").ariaLabel = "Record";
-  hear(await done.stop());
+  return done.stop();
 }
+
+const stopRecording = async () => hear(await release());
 
 function followLevel(mine) {
   if (mine !== recorder) return;

@@ -12,8 +12,10 @@ export class Player {
     this.stop();
     this.buffer = null;
     this.context ??= new AudioContext();
+    this.file = file;
     try {
-      this.buffer = await this.context.decodeAudioData(await file.arrayBuffer());
+      const buffer = await this.context.decodeAudioData(await file.arrayBuffer());
+      if (file === this.file) this.buffer = buffer; // not that of one that took longer
     } catch {
       return false;
     }
