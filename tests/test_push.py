@@ -303,6 +303,7 @@ def test_parts_of_this_machine_are_pushed_along_or_refused(settings_of, tmp_path
     staged = ModelSource.of(str(tmp_path / "staged"))
     stage(staged, tmp_path / "again", self_contained=False)  # as it is
     for file in (path for path in (tmp_path / "staged").rglob("*") if path.is_file()):
+        assert b"/parts" not in file.read_bytes()  # where this machine has them
         assert (tmp_path / "again" / file.relative_to(tmp_path / "staged")).read_bytes() == file.read_bytes()
     names = {path.relative_to(tmp_path / "again").as_posix() for path in (tmp_path / "again").rglob("*")}
     assert {"adapter/adapter_model.safetensors", "encoder_adapter/adapter_config.json", "encoder/config.json"} <= names
