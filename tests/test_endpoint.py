@@ -88,6 +88,17 @@ def test_one_that_is_there_is_updated(server: Hub, endpoints: Endpoints):
     assert changed["model"]["repository"] == "me/mine" and changed["compute"]["instanceType"] == "nvidia-l4"
 
 
+def test_an_image_of_ones_own_is_our_server(server: Hub, endpoints: Endpoints):
+    own = EndpointSettings(CPU.hardware, image="ghcr.io/me/tiny-audio-server:1")
+    create_endpoint("speech", "me/mine", own)
+    model = endpoints.made["me/speech"]["model"]
+    image = {"url": own.image, "port": 8000, "healthRoute": "/health"}
+    assert model["image"] == {"custom": image} and model["args"] == ["-m", "/repository"]
+    assert model["framework"] == "custom"
+    create_endpoint("speech", "me/mine", CPU)
+    assert endpoints.made["me/speech"]["model"]["image"] == {"huggingface": {}}
+
+
 def test_a_paused_one_runs_again(server: Hub, endpoints: Endpoints):
     create_endpoint("speech", "me/mine", CPU)
     endpoints.made["me/speech"]["state"] = ("paused", "")

@@ -19,6 +19,7 @@ import pytest
 from tiny_audio import embedded, transcribe
 from tiny_audio.cli.main import run
 from tiny_audio.export.handler import EndpointHandler
+from tiny_audio.hub.endpoint import SERVER_PORT
 from tiny_audio.serving.app import SpeechApp
 
 CLIP = embedded("clips") / "send-a-message-to-jack.ogg"
@@ -232,6 +233,7 @@ def test_who_left_is_not_heard():
         until(lambda: app.requests == 1)
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(url, content=b"b", headers=AUDIO, timeout=1)
+        time.sleep(0.3)  # the server sees the end of the connection
         gate.open.set()
         assert first.result() == (200, {"text": "a"})
         until(lambda: app.requests == 0)
@@ -271,7 +273,7 @@ def test_sigterm_answers_what_is_under_way_and_ends_well(text):
 
         def body():
             yield OGG[:1000]
-            time.sleep(0.5)  # it is read so far
+            time.sleep(1)  # it is read so far
             server.send_signal(signal.SIGTERM)
             time.sleep(0.5)
             yield OGG[1000:]
@@ -287,10 +289,20 @@ def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path, capsys):
     assert run(["serve", "-m", str(tmp_path)]) == 1
     assert "holds no config.json" in capsys.readouterr().err
     (tmp_path / "config.json").write_text('{"model_type": "asr_model"}')
-    with process("-m", str(tmp_path)) as (server, _):
-        assert server.wait(PATIENCE) == 1
-        (error,) = server.stderr.read().strip().splitlines()
-        assert error.startswith("Error: The config names no audio_model_id")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run(["serve", "--port", "0", "-m", str(tmp_path)]) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    listening, error = capsys.readouterr().err.strip().splitlines()
+    assert listening.startswith("Listening on http://127.0.0.1:")
+    assert error.startswith("Error: The config names no audio_model_id")
+
+
+def test_without_the_extra_the_command_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert run(["serve"]) == 1
+    assert "pip install 'tiny-audio[serve]'" in capsys.readouterr().err
 
 
 def test_a_taken_port_is_one_line(capsys):
@@ -353,6 +365,7 @@ def test_an_image_is_not_root_and_starts_a_command_that_parses(target):
 
 def test_the_health_check_of_the_image_sees_the_server(url):
     steps = dict(stages()["server"])
+    assert steps["EXPOSE"] == str(SERVER_PORT)
     program, *arguments = json.loads(steps["HEALTHCHECK"].partition(" CMD ")[2])
     assert program == "python"
     for port, code in ((url.rpartition(":")[2], 0), ("9", 1)):

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 HANDLER = "handler.py"
-# The image that runs handler.py; of a known task it would take the inputs apart before the handler sees them.
-FRAMEWORK, TASK = "pytorch", "custom"
+TASK = "custom"  # of a known one, the managed image would take the inputs apart before handler.py sees them
+MODEL_FOLDER, SERVER_PORT = (
+    "/repository",
+    8000,
+)  # in a container of ours: where Endpoints put the model; docker/Dockerfile
 ACCESS = ("authenticated", "public", "private")  # with a token of the Hub; open to all; from a private network only
 POLL_SECONDS = 5.0  # from one look at the state to the next
 WAIT_SECONDS = 3600.0
@@ -34,6 +37,7 @@ class EndpointSettings:
     min_replicas: int = 0
     max_replicas: int = 1
     idle_minutes: int = 15  # without requests, after which it sleeps and costs nothing, where min_replicas is 0
+    image: str | None = None  # of our server, in a registry; None: the managed one, which runs handler.py
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -47,6 +51,12 @@ class EndpointSettings:
     def scaling(self) -> dict[str, Any]:
         idle = {"scale_to_zero_timeout": self.idle_minutes} if self.min_replicas == 0 else {}
         return {"min_replica": self.min_replicas, "max_replica": self.max_replicas, **idle}
+
+    def container(self) -> dict[str, Any]:
+        if self.image is None:
+            return {"framework": "pytorch", "custom_image": {"huggingface": {}}}
+        image = {"url": self.image, "port": SERVER_PORT, "healthRoute": "/health"}
+        return {"framework": "custom", "custom_image": image, "container_args": ["-m", MODEL_FOLDER]}
 
 
 def create_endpoint(
@@ -171,12 +181,12 @@ def apply(
         "namespace": namespace,
         "repository": model.id,
         "revision": model.sha,
-        "framework": FRAMEWORK,
         "task": TASK,
         "accelerator": hardware.accelerator,
         "instance_type": hardware.instance_type,
         "instance_size": hardware.instance_size,
         **settings.scaling(),
+        **settings.container(),
         "secrets": settings.secrets or None,
     }
     if existing is None:
