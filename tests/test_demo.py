@@ -464,8 +464,8 @@ def test_all_that_can_be_used_has_a_name(page):
 ONE_PUBLIC_HOST = """
 import functools, sys
 from tiny_audio.cli import main
-from tiny_audio.demo import server
-server.download = functools.partial(server.download, allowed=lambda address: address == "127.0.0.1")
+from tiny_audio.demo import calls
+calls.download = functools.partial(calls.download, allowed=lambda address: address == "127.0.0.1")
 main.main()
 """
 
@@ -555,7 +555,7 @@ def chunks_of(waveform: np.ndarray, seconds: float):
 
 
 def test_live_text_grows_to_the_text_of_the_file(listener, expected):
-    live = LiveText(listener, limit=1, max_samples=10**6)
+    live = LiveText(listener, limit=1, max_seconds=60)
     seen = [live.add("one", chunk, {}) for chunk in chunks_of(load_audio(DIGITS), 0.5)]
     assert seen[-1] == expected(DIGITS)["text"] and len(set(seen)) > 2
     assert live.add("another", "", {}) is None  # more than the limit
@@ -564,7 +564,7 @@ def test_live_text_grows_to_the_text_of_the_file(listener, expected):
 
 
 def test_live_text_of_many_minutes_holds_one_window(listener):
-    live = LiveText(listener, limit=1, max_samples=10**9)
+    live = LiveText(listener, limit=1, max_seconds=999)
     spoken = np.concatenate(
         [np.concatenate([load_audio(clip), np.zeros(8000, np.float32)]) for clip in (JACK, DIGITS, PERCENT)]
     )
@@ -576,7 +576,7 @@ def test_live_text_of_many_minutes_holds_one_window(listener):
 
 
 def test_live_text_never_waits(listener):
-    live = LiveText(listener, limit=1, max_samples=50_000)
+    live = LiveText(listener, limit=1, max_seconds=3)
     first, second, *_ = chunks_of(load_audio(JACK), 1.0)
     text = live.add("one", first, {})
     with listener.lock:  # somebody else's recording is decoded
@@ -587,7 +587,7 @@ def test_live_text_never_waits(listener):
 
 def test_a_recording_before_the_model_is_there_is_kept():
     listener = Listener("nano", device="cpu")
-    live = LiveText(listener, limit=1, max_samples=10**6)
+    live = LiveText(listener, limit=1, max_seconds=60)
     with ThreadPoolExecutor(1) as pool:
         heard = pool.submit(listener.hear, "a", load_audio(JACK), {})
         assert [live.add("one", chunk, {}) for chunk in chunks_of(load_audio(JACK), 1.0)] == ["", "", ""]

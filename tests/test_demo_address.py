@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -23,9 +24,10 @@ class Host(BaseHTTPRequestHandler):
         if kind in ("to", "loop"):
             self.send_header("Location", rest or "/loop")
         self.end_headers()
-        for start in range(0, len(CONTENT), 1000) if kind in ("file", "slow") else ():
-            self.wfile.write(CONTENT[start : start + 1000])
-            time.sleep(0.2 * (kind == "slow"))
+        with suppress(OSError):  # who asked has heard enough
+            for start in range(0, len(CONTENT), 1000) if kind in ("file", "slow") else ():
+                self.wfile.write(CONTENT[start : start + 1000])
+                time.sleep(0.2 * (kind == "slow"))
 
     def log_message(self, *_) -> None:
         pass

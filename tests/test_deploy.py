@@ -180,7 +180,9 @@ def test_paid_hardware_is_shown_and_asked_for(server, spaces, capsys):
 def test_a_dry_run_changes_nothing(server, capsys):
     assert run(["deploy", "me/page", "-m", "me/mine", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert "me/page (new): Deploy the demo of me/mine" in printed and "tiny_audio/demo/server.py" in printed
+    assert (
+        "me/page, which is to be made: Deploy the demo of me/mine" in printed and "tiny_audio/demo/server.py" in printed
+    )
     assert ("space", "me/page") not in server.repositories and not server.commits
 
 

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from hub_server import FIRST_FILE, READ_TOKEN, Fault, Hub, hub
 from huggingface_hub import constants
 
 from tiny_audio import ASRModel
+from tiny_audio.assets import embedded
 from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.hub.clean_process import check_loads
+from tiny_audio.hub.clean_process import CLIP, check_loads
 from tiny_audio.hub.push import PushRequest, find_checkpoint, publish, repository_of, require_agreement, show
 from tiny_audio.hub.repository import CARD, MANIFEST, changes_of, look
 from tiny_audio.hub.requirements import requirements_of
@@ -40,6 +43,8 @@ print(pipeline("automatic-speech-recognition", "me/mine", trust_remote_code=True
 """
 UPLOAD = """
 import sys
+import venv
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 import huggingface_hub.utils._http as http
@@ -71,6 +76,7 @@ def weights(tmp_path) -> Path:
     folder = tmp_path / "weights"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(WEIGHTS)
+    (folder / "encoder.safetensors").write_bytes(WEIGHTS[:-1])
     (folder / "config.json").write_text("{}")
     return folder
 
@@ -96,7 +102,7 @@ def push_files(files: dict[str, bytes], request: PushRequest = REQUEST) -> str |
 
 
 def test_what_is_pushed_is_loaded_and_run_elsewhere(nano, tmp_path):
-    clip = Path(nano).parent / "clips" / "send-a-message-to-jack.ogg"
+    clip = embedded("clips") / CLIP
     shutil.copytree(nano, tmp_path / "outputs" / "quickstart-20260102-030405" / "best")
     with hub({}) as server:
         done = ta(server.environment(tmp_path / "pusher"), tmp_path, "push", "mine", "--private")
@@ -107,6 +113,7 @@ def test_what_is_pushed_is_loaded_and_run_elsewhere(nano, tmp_path):
         assert commit["summary"] == "Push quickstart-20260102-030405" and server.created["visibility"] == "private"
         wanted = "config.json model.safetensors encoder/model.safetensors decoder/tokenizer.json modeling.py handler.py"
         assert {*wanted.split(), "requirements.txt", CARD, MANIFEST} <= server.files.keys()
+        assert not any("__pycache__" in name for name in server.files)
         for number, script in enumerate((FROM_PRETRAINED, PIPELINE)):
             heard = python(server.environment(tmp_path / f"home{number}"), script, clip, cwd=tmp_path)
             assert heard.stdout.strip() == TEXT, heard.stderr
@@ -118,9 +125,12 @@ FAULTS = {
     "no permission": ([Fault(403, "/preupload/")], "use one that may write"),
     "too many requests": ([Fault(429, headers={"Retry-After": "1"})], "too many requests: wait some minutes"),
     "server error": ([Fault(500)], "the Hub is not well"),
-    "maintenance": ([Fault(503, "PUT /lfs/", times=6)], "the Hub is not well"),
+    "maintenance": ([Fault(503, f"PUT /lfs/{sha256(WEIGHTS).hexdigest()}", times=6)], "the Hub is not well"),
     "cut commit": ([Fault("cut")], "check the network and run the command again"),
-    "cut upload": ([Fault("cut", "PUT /lfs/", times=6)], "what is uploaded already is not uploaded again"),
+    "cut upload": (
+        [Fault("cut", f"PUT /lfs/{sha256(WEIGHTS).hexdigest()}", times=6)],
+        "what is uploaded already is not uploaded again",
+    ),
     "cut looking": ([Fault("cut", "GET /api/models/me/mine")], "check the network"),
 }
 
@@ -141,7 +151,17 @@ def test_a_fault_is_one_line_leaves_nothing_and_a_retry_completes(name, weights,
         assert again.returncode == 0, again.stderr
         assert server.files["model.safetensors"] == WEIGHTS and len(server.commits) == 1
         sent = [request for request in server.requests[asked:] if request.startswith("PUT /lfs/")]
-        assert len(sent) == (0 if stored else 1)  # what was uploaded before the fault is not sent again
+        assert len(sent) == 2 - len(stored)  # what was uploaded before the fault is not sent again
+        if name in ("maintenance", "cut upload"):
+            assert len(stored) == 1  # the other file
+
+
+def test_a_refusal_of_xet_is_one_line_too(weights, tmp_path):
+    with hub({}) as server:
+        server.faults = [Fault(403, "/xet-write-token/", times=9)]
+        failed = python(server.environment(tmp_path) | {"HF_HUB_DISABLE_XET": "0"}, UPLOAD, weights)
+        assert failed.stderr.splitlines()[-1].startswith("Error: Nothing was pushed to me/mine (")
+        assert "403" in failed.stderr and "use one that may write" in failed.stderr and not server.commits
 
 
 def test_who_may_not_push_and_who_cannot_reach_the_hub_read_one_line(server, network, monkeypatch, capsys, nano):
@@ -193,6 +213,9 @@ def test_an_edit_of_a_file_that_we_wrote_is_asked_for_too(server):
         push_files({"config.json": b'{"a": 1}'})
     assert push_files({"config.json": b'{"a": 1}'}, PushRequest("me/mine", yes=True))
     assert server.files["old.py"] == b"edited"  # no longer ours
+    server.repositories["model", "me/mine"].commit({**server.files, MANIFEST: b'{"files": {"config.json": 1}}'})
+    with pytest.raises(TinyAudioError, match="would overwrite: config.json"):
+        push_files({"config.json": b"{}"})  # the note is damaged
 
 
 def test_what_changed_at_the_same_moment_is_not_overwritten(server):
@@ -218,6 +241,9 @@ def test_branches_and_pull_requests(server, network):
         server.files["config.json"] == b"{}" and server.files_of("me/mine", "refs/pr/1")["config.json"] == b'{"pr": 1}'
     )
     assert run(["push", "me/mine", "-c", "nano", "--create-pr", "--branch", "try/this"]) == 1
+    server.add("me/gated", {MANIFEST: b"{}"}).gated = True
+    with pytest.raises(TinyAudioError, match="ask for access on its page"):
+        push_files({"config.json": b"{}"}, PushRequest("me/gated", create_pr=True))
 
 
 def test_a_dry_run_shows_all_and_touches_nothing(server, capsys):
@@ -276,10 +302,30 @@ def test_parts_of_this_machine_are_pushed_along_or_refused(settings_of, tmp_path
     assert {path: path.read_bytes() for path in before} == before
     staged = ModelSource.of(str(tmp_path / "staged"))
     stage(staged, tmp_path / "again", self_contained=False)  # as it is
+    for file in (path for path in (tmp_path / "staged").rglob("*") if path.is_file()):
+        assert (tmp_path / "again" / file.relative_to(tmp_path / "staged")).read_bytes() == file.read_bytes()
     names = {path.relative_to(tmp_path / "again").as_posix() for path in (tmp_path / "again").rglob("*")}
     assert {"adapter/adapter_model.safetensors", "encoder_adapter/adapter_config.json", "encoder/config.json"} <= names
     assert "\npeft<0.22,>=0.21\n" in (tmp_path / "again" / "requirements.txt").read_text()
     assert "hears" in check_loads(tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_its_requirements_installed_alone_are_enough(tmp_path):
+    stage(ModelSource.of("nano"), tmp_path / "linked", self_contained=False)
+    model = shutil.copytree(tmp_path / "linked", tmp_path / "model")
+    venv.create(tmp_path / "alone", with_pip=True)
+    alone = tmp_path / "alone" / "bin" / "python"
+    subprocess.run([alone, "-m", "pip", "install", "--quiet", "-r", model / "requirements.txt"], check=True)
+    script = """
+import importlib.util, sys
+from transformers import pipeline
+assert importlib.util.find_spec("tiny_audio") is None
+print(pipeline("automatic-speech-recognition", sys.argv[1], trust_remote_code=True)(sys.argv[2])["text"])
+"""
+    command = [alone, "-I", "-c", script, model, embedded("clips") / CLIP]
+    heard = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert heard.stdout.strip() == TEXT, heard.stderr
 
 
 def test_requirements_are_what_the_code_imports(tmp_path):

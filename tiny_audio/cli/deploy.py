@@ -39,6 +39,10 @@ def deploy(
     private: Annotated[bool, typer.Option("--private", help="A new Space that only you see.")] = False,
     access: Annotated[str, typer.Option(help="To an endpoint: authenticated, public or private.")] = "authenticated",
     replicas: Annotated[int, typer.Option(min=1, help="Of an endpoint, at most; none while it sleeps.")] = 1,
+    image: Annotated[
+        str | None,
+        typer.Option(help="Of an endpoint: an image of `ta serve` in a registry, to be run in place of the Hub's."),
+    ] = None,
     secrets_from_env: SecretsOption = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show the build until it runs.")] = True,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before costs and overwritten files.")] = False,
@@ -61,5 +65,11 @@ def deploy(
     else:
         from tiny_audio.hub.deploy import deploy_endpoint
 
-        given = {"hardware": hardware, "idle_minutes": sleep_minutes, "access": access, "max_replicas": replicas}
+        given = {
+            "hardware": hardware,
+            "idle_minutes": sleep_minutes,
+            "access": access,
+            "max_replicas": replicas,
+            "image": image,
+        }
         deploy_endpoint(str(endpoint), model, {key: value for key, value in given.items() if value}, secrets, **agreed)

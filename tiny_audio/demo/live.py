@@ -12,6 +12,7 @@ from tiny_audio.demo.listener import Listener
 if TYPE_CHECKING:
     from tiny_audio.model.modeling import ASRModel
 
+RATE = 16_000  # Hz, which the page records at (page/recorder.js)
 IDLE_SECONDS = 30.0  # after which a recording that nothing was added to is forgotten
 
 
@@ -19,7 +20,7 @@ IDLE_SECONDS = 30.0  # after which a recording that nothing was added to is forg
 class Recording:
     """One visitor's microphone: the text of the windows that are full, and the samples of the one that grows."""
 
-    held: list[np.ndarray] = field(default_factory=list)  # int16 at 16 kHz
+    held: list[np.ndarray] = field(default_factory=list)  # int16
     settled: list[str] = field(default_factory=list)
     text: str = ""
     touched: float = field(default_factory=time.monotonic)
@@ -37,8 +38,8 @@ class Recording:
 class LiveText:
     """The recordings that are going on. A model that is busy leaves the text as it was: nothing ever queues."""
 
-    def __init__(self, listener: Listener, limit: int, max_samples: int):
-        self.listener, self.limit, self.max_samples = listener, limit, max_samples
+    def __init__(self, listener: Listener, limit: int, max_seconds: float):
+        self.listener, self.limit, self.max_seconds = listener, limit, max_seconds
         self._recordings: dict[str, Recording] = {}
 
     def add(self, name: str, chunk: str, generation: dict[str, Any]) -> str | None:
@@ -53,7 +54,7 @@ class LiveText:
         samples = np.frombuffer(base64.b64decode(chunk, validate=True), "<i2")
         if len(samples):
             recording.held.append(samples)
-        if sum(map(len, recording.held)) > self.max_samples:
+        if sum(map(len, recording.held)) > self.max_seconds * RATE:
             self._recordings.pop(name, None)
             return None
         if recording.held and self.listener.ready and self.listener.lock.acquire(blocking=False):

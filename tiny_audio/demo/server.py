@@ -1,161 +1,23 @@
-"""The demo's server: Gradio's queue, uploads and logins behind a page of our own; no file outlives its transcription."""
+"""The demo's server: a page of our own on Gradio's queue, uploads and logins; it ends with nothing left behind."""
 
-import base64
 import os
-import shutil
 import signal
-import sys
 import tempfile
 import threading
-import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-import numpy as np
 
 from tiny_audio import console
 from tiny_audio.assets import embedded
-from tiny_audio.audio.reading import SAMPLING_RATE, stream_audio
-from tiny_audio.demo.address import download
-from tiny_audio.demo.listener import Listener, differences
-from tiny_audio.demo.live import LiveText
-from tiny_audio.demo.settings import KNOBS, Settings, generation_of
+from tiny_audio.demo.calls import Demo
+from tiny_audio.demo.settings import Settings
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model_source import ModelSource
 
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; object-src 'none'; base-uri 'none'"
-PEAKS_A_SECOND = 50  # of the waveform that is drawn
-HINTS = {"nano": "nano is a miniature: it knows numbers, dates, times, playing cards and short commands."}
-KEPT_SECONDS = 3600  # an upload whose transcription was never asked for
-
-
-class Demo:
-    """What the page can ask for; each call belongs to one visitor and keeps nothing on the demo itself."""
-
-    def __init__(self, models: Sequence[str], settings: Settings, folder: Path):
-        self.settings, self.folder = settings, folder
-        self.listeners = [Listener(name, settings.device, settings.dtype) for name in models]
-        self.max_samples = int(settings.max_minutes * 60 * SAMPLING_RATE)
-        self.live_text = LiveText(self.listeners[0], settings.queue, self.max_samples)
-
-    def load(self) -> None:
-        """Loads the models one after the other; run in a thread of its own."""
-        for listener in self.listeners:
-            listener.load()
-            status = listener.status()
-            console.say(status["error"] or f"{listener.name} is loaded, after {status['seconds']:.1f} s.")
-
-    def about(self) -> dict:
-        """The models and how far they are, the settings of decoding with their bounds, the limits, the examples."""
-        return {
-            "models": [listener.status() for listener in self.listeners],
-            "knobs": [vars(knob) for knob in KNOBS],
-            "max_minutes": self.settings.max_minutes,
-            "max_upload_mb": self.settings.max_upload_mb,
-            "urls": self.settings.urls,
-            "hint": HINTS.get(self.listeners[0].name),
-            "examples": [path.name for path in sorted(embedded("clips").glob("*.ogg"))],
-        }
-
-    def transcribe(self, path: str, name: str, generation: dict) -> Iterator[dict]:
-        """Events of an uploaded recording: `sound`, a `result` for each model, `differences` of two; or `error`.
-
-        `name` is what its documents call it. The upload is deleted.
-        """
-        try:
-            waveform = self._taken(path)
-            settings = generation_of(generation)
-            yield {"sound": {"seconds": len(waveform) / SAMPLING_RATE, "peaks": peaks(waveform)}}
-            results = []
-            for listener in self.listeners:
-                results.append(_answer(partial(listener.hear, name, waveform, settings)) | {"model": listener.name})
-                yield {"result": results[-1]}
-            if len(results) == 2 and not any("error" in result for result in results):
-                yield {"differences": differences(results[0]["words"], results[1]["words"])}
-        except Exception as error:  # noqa: BLE001 - becomes one line on the page
-            yield _failure(error)
-
-    def live(self, recording: str, chunk: str, generation: dict) -> dict:
-        """Adds sound to a recording that goes on; its `text` so far, None where it only comes at the end."""
-        return _answer(lambda: {"text": self.live_text.add(recording, chunk, generation_of(generation))})
-
-    def end_live(self, recording: str) -> dict:
-        """Forgets the live text of a recording."""
-        self.live_text.end(recording)
-        return {}
-
-    def fetch(self, url: str) -> dict:
-        """Brings a recording from an address among the uploads: its `path`."""
-        return _answer(lambda: {"path": str(self._fetched(url))})
-
-    def _fetched(self, url: str) -> Path:
-        if not self.settings.urls:
-            raise TinyAudioError(
-                "Addresses are switched off here; upload the recording, or start the demo with --urls."
-            )
-        content = download(url, self.settings.max_bytes)
-        for _ in stream_audio(content):  # nothing but audio is handed on
-            break
-        file = Path(tempfile.mkdtemp(dir=self.folder)) / (Path(urlsplit(url).path).name[-100:] or "recording")
-        file.write_bytes(content)
-        return file
-
-    def _taken(self, path: str) -> np.ndarray:
-        """The waveform of an upload, which is deleted, as are those that were left behind."""
-        file = Path(path).resolve()
-        if not (file.is_relative_to(self.folder) and file.is_file()):
-            raise TinyAudioError("That recording is not here any more; choose it again.")
-        try:
-            return self._read(file)
-        finally:
-            file.unlink(missing_ok=True)
-            self._sweep()
-
-    def _read(self, file: Path) -> np.ndarray:
-        blocks, samples = [], 0
-        with file.open("rb") as opened:
-            for block in stream_audio(opened):
-                blocks.append(block)
-                samples += len(block)
-                if samples > self.max_samples:
-                    raise TinyAudioError(
-                        f"The recording is longer than {self.settings.max_minutes:g} minutes, the longest taken here; cut it."
-                    )
-        return np.concatenate(blocks)
-
-    def _sweep(self) -> None:
-        for folder in self.folder.iterdir():
-            with suppress(OSError):
-                if folder.stat().st_mtime < time.time() - KEPT_SECONDS:
-                    shutil.rmtree(folder, ignore_errors=True)
-
-
-def peaks(waveform: np.ndarray) -> str:
-    """The loudest sample of each 20 ms, base64 of a byte each, 255 for the loudest of all."""
-    size = SAMPLING_RATE // PEAKS_A_SECOND
-    padded = np.pad(np.abs(waveform), (0, -len(waveform) % size)).reshape(-1, size).max(1)
-    return base64.b64encode((255 * padded / max(float(padded.max()), 1e-4)).astype(np.uint8).tobytes()).decode()
-
-
-def _answer(work: Callable[[], dict]) -> dict:
-    try:
-        return work()
-    except Exception as error:  # noqa: BLE001 - becomes one line on the page
-        return _failure(error)
-
-
-def _failure(error: Exception) -> dict:
-    """`error`, one line for the visitor; what is a bug goes to the log with its traceback."""
-    if isinstance(error, TinyAudioError | ValueError | OSError):
-        return {"error": " ".join(str(error).split())}
-    traceback.print_exception(error, file=sys.stderr)
-    return {"error": f"The recording could not be transcribed ({type(error).__name__}); the server's log says more."}
 
 
 def build(demo: Demo) -> Any:

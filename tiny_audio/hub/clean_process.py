@@ -63,7 +63,7 @@ def in_clean_process(script: str, *arguments: Path) -> str:
     """What the script prints, without network, without this folder's modules and without code that was cached before."""
     with TemporaryDirectory() as modules:
         quiet = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": modules, "TRANSFORMERS_VERBOSITY": "error"}
-        command = [sys.executable, "-I", "-c", script, *map(str, arguments)]
+        command = [sys.executable, "-I", "-B", "-c", script, *map(str, arguments)]
         done = subprocess.run(command, check=False, env=os.environ | quiet, cwd=modules, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -115,9 +115,9 @@ def row_id(metrics: Metrics) -> str:
     try:
         identity = json.loads((metrics.folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        identity = [metrics.model, metrics.dataset, metrics.normalizer, metrics.decoding]
+        identity = metrics.decoding
     machine = {key: metrics.hardware.get(key) for key in ("device", "gpu", "platform", "cpu_cores")}
-    return short_hash([identity, machine])
+    return short_hash([identity, metrics.model, metrics.dataset, metrics.normalizer, machine])
 
 
 def parsed(lines: str, repository: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tiny_audio.console import ask, say, table
+from tiny_audio.console import ask, out, say, table
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.hub_access import hub_errors, require_access
 from tiny_audio.model_source import BEST, ModelSource, folder_of
@@ -137,13 +137,13 @@ def card(checkpoint: Path, remote: Remote) -> bytes:
 
 
 def show(changes: Changes, remote: Remote, message: str) -> None:
-    """What a push would do, as a table on stdout."""
+    """What a push would do, on stdout."""
+    new = "" if remote.commit else ", which is to be made"
+    out(f"Commit to {remote.repository}{new}: {message}")
     rows = [
         [name, megabytes(size_of(content)), changes.effect(name, remote)] for name, content in changes.added.items()
     ]
-    rows += [[name, "", "deleted"] for name in changes.deleted]
-    new = "" if remote.commit else " (new)"
-    table(["file", "MB", ""], rows, title=f"Commit to {remote.repository}{new}: {message}", right=["MB"])
+    table(["file", "MB", ""], rows + [[name, "", "deleted"] for name in changes.deleted], right=["MB"])
 
 
 def megabytes(size: int) -> str:

@@ -91,8 +91,9 @@ def files_of(repository: str, commit: str, kind: str) -> dict[str, str]:
 def written_before(repository: str, commit: str, kind: str) -> dict[str, list[str]]:
     """The hashes that the last push noted; none where the note is damaged."""
     try:
-        return dict(json.loads(content_of(repository, MANIFEST, commit, kind))["files"])
-    except (ValueError, KeyError, TypeError):
+        note = json.loads(content_of(repository, MANIFEST, commit, kind))
+        return {name: list(hashes) for name, hashes in note["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 

@@ -79,13 +79,14 @@ def readme_of(existing: str | None, title: str, source: ModelSource) -> str:
     require_extra("gradio", "demo")
     card = SpaceCard(existing or _first_text(title, source))
     data = card.data.to_dict()
-    ours = {
+    ours: dict[str, str | list[str]] = {
         "sdk": "gradio",
         "sdk_version": importlib.metadata.version("gradio"),
         "python_version": PYTHON,
         "app_file": "app.py",
-        "models": [*dict.fromkeys([*data.get("models", []), *([] if source.local else [source.location])])],
     }
+    if not source.local:
+        ours["models"] = [*dict.fromkeys([*data.get("models", []), source.location])]
     for key, value in {"title": title, **FRONT, **data, **ours}.items():
         card.data[key] = value
     return str(card)

@@ -262,9 +262,9 @@ $("address").addEventListener("submit", async (event) => {
 });
 $("theme").addEventListener("click", () => {
   const dark = getComputedStyle(document.documentElement).getPropertyValue("--scheme").trim() === "dark";
-  localStorage.setItem("theme", dark ? "light" : "dark");
   document.documentElement.dataset.theme = dark ? "light" : "dark";
   track.draw();
+  localStorage.setItem("theme", dark ? "light" : "dark");
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => track.draw());
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {

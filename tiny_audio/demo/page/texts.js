@@ -6,7 +6,7 @@ import { element } from "./element.js";
 export function article(result, name, onPick) {
   const head = element("header", {}, element("h2", {}, result.model));
   if (result.error) return { root: element("article", {}, head, element("p", { className: "failure" }, result.error)), words: [] };
-  head.append(element("span", { className: "quiet" }, `${result.seconds.toFixed(2)} s`));
+  head.append(element("span", { className: "quiet" }, `in ${result.seconds.toFixed(2)} s`));
   const words = result.words.map((word, index) => wordOf(word, () => onPick(index)));
   const text = element("p", { className: "words", dir: "auto" }, ...words.flatMap((word) => [word, " "]));
   if (!words.length) text.append(element("span", { className: "quiet" }, "(no speech)"));

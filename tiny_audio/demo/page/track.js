@@ -2,7 +2,7 @@
 
 import { element } from "./element.js";
 
-const PIXELS_A_SECOND = 110; // at least
+const PIXELS_A_SECOND = 150; // at least
 const PEAKS_A_SECOND = 50; // as the server sends them
 const [BAR, GAP] = [2, 1.5]; // pixels
 

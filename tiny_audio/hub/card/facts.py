@@ -15,7 +15,7 @@ from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import SETTINGS, Metrics
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
-from tiny_audio.model_source import SHIPPED, ModelSource, checkpoint_of, is_hub_id
+from tiny_audio.model_source import ModelSource, checkpoint_of, public_name
 from tiny_audio.training.build import PartSize, outline_of, part_sizes
 from tiny_audio.training.checkpoints import SETTINGS_FILE
 from tiny_audio.training.record import Dataset, Record
@@ -47,7 +47,7 @@ class Facts:
     config: ASRConfig
     parts: Sequence[PartSize]
     stages: Sequence[Stage]  # the first one first, this checkpoint's run last; none: not known
-    started_from: str | None  # a model of others that the first stage went on from: Hub id or shipped name
+    started_from: str | None  # the model that the first stage went on from: Hub id, shipped name, or that of a folder
     evaluations: Sequence[Metrics]  # the newest of each dataset, split and normaliser
     given: Mapping[str, Any]  # metadata of the card that is there
 
@@ -67,9 +67,7 @@ class Facts:
     @cached_property
     def datasets(self) -> list[Dataset]:
         """Of all stages, each once."""
-        found = {
-            (each.path, each.config, each.split): each for stage in reversed(self.stages) for each in stage.datasets
-        }
+        found = {(each.path, each.config, each.split): each for stage in self.stages for each in stage.datasets}
         return list(found.values())
 
     @property
@@ -89,31 +87,29 @@ def gather(checkpoint: Path, repository: str, given: Mapping[str, Any]) -> Facts
     """Reads what there is about a checkpoint.
 
     Raises:
-        TinyAudioError: it holds no config.json of ours.
+        TinyAudioError: it holds no config.json of ours. ValueError: its parts do not fit.
     """
-    try:
-        config = ASRConfig.from_pretrained(str(checkpoint))
-        parts = part_sizes(outline_of(config))
-    except (OSError, ValueError) as error:
-        raise TinyAudioError(
-            f"{checkpoint} holds no checkpoint of tiny-audio ({str(error).splitlines()[0].rstrip('.')})."
-        ) from error
+    source = ModelSource.of(str(checkpoint))
+    if source.model_type() != "asr_model":
+        raise TinyAudioError(f"{checkpoint} holds a model of another kind; expected a checkpoint of tiny-audio.")
+    config = ASRConfig.from_pretrained(source.location)
     stages, started_from = stages_of(checkpoint)
-    return Facts(repository, config, parts, stages, started_from, evaluations_of(checkpoint), given)
+    parts, measured = part_sizes(outline_of(config)), evaluations_of(checkpoint)
+    return Facts(repository, config, parts, stages, started_from, measured, given)
 
 
 def stages_of(checkpoint: Path) -> tuple[list[Stage], str | None]:
-    """The runs that made a checkpoint, the first one first, and the model of others that it all began with."""
+    """The runs that made a checkpoint, the first one first, and the model that it all began with, if it was one."""
     stages: list[Stage] = []
     before: str | None = str(checkpoint)
-    while before is not None and Path(before).exists():
+    while before is not None and Path(before).expanduser().exists():
         folder = Path(checkpoint_of(before)).expanduser().resolve().parent
         stage = Stage(folder, _settings(folder), Record.read(folder))
-        if stage.settings is None and stage.record is None or folder in [known.folder for known in stages]:
-            return stages[::-1], None
+        if (stage.settings is None and stage.record is None) or folder in [known.folder for known in stages]:
+            break
         stages.append(stage)
         before = stage.settings.model.pretrained if stage.settings else None
-    return stages[::-1], before if before in SHIPPED or is_hub_id(before) else None
+    return stages[::-1], public_name(before) if stages and before else None
 
 
 def hours(dataset: Dataset) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tiny_audio.errors import TinyAudioError
+from tiny_audio.evaluation.card import read_card
 from tiny_audio.hub.card.facts import Facts
 from tiny_audio.model_source import is_hub_id
 
@@ -16,7 +16,8 @@ _WRITTEN = re.compile(r"^<!-- tiny-audio wrote (?P<json>\{.*\}) -->(?=\s*?$)", r
 def generated(facts: Facts) -> dict[str, Any]:
     """What is known of a model in the Hub's words; a licence is never among it, since only the user can choose one."""
     config = facts.config
-    bases = [name for name in (facts.started_from, config.audio_model_id, config.text_model_id) if is_hub_id(name)]
+    names = (facts.started_from, config.audio_model_id, config.text_model_id)
+    bases = [str(name).partition("@")[0] for name in names if is_hub_id(name)]
     values = {
         "language": facts.languages,
         "library_name": "transformers",
@@ -35,12 +36,8 @@ def merged(content: str, ours: Mapping[str, Any]) -> str:
     A key that still has the value that we wrote last gets the new one; one that the user added, changed or deleted
     stays so.
     """
-    from huggingface_hub import ModelCard
-
-    before = _WRITTEN.search(content)
-    wrote = json.loads(before["json"]) if before else {}
-    body = content if content.lstrip().startswith("---") else f"---\n{{}}\n---\n{content}"
-    card = ModelCard(body)
+    wrote = _written(content)
+    card = read_card(content if content.lstrip().startswith("---") else f"---\n{{}}\n---\n{content}")
     there = {key: value for key, value in card.data.to_dict().items() if value not in (None, [])}
     for key in {**wrote, **ours}:
         if there.get(key) == wrote.get(key):
@@ -55,18 +52,16 @@ def read_metadata(content: str) -> dict[str, Any]:
     Raises:
         TinyAudioError: they are no YAML, or not as the Hub wants them.
     """
-    import yaml
-    from huggingface_hub import ModelCard
+    return read_card(content).data.to_dict() if content.lstrip().startswith("---") else {}
 
-    if not content.lstrip().startswith("---"):
-        return {}
+
+def _written(content: str) -> dict[str, Any]:
+    """What we wrote last; nothing, where the comment is gone or was damaged, so that all keys are the user's."""
+    note = _WRITTEN.search(content)
     try:
-        return ModelCard(content).data.to_dict()
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TinyAudioError(
-            f"The metadata of the model's card cannot be read ({reason}); mend its YAML first."
-        ) from error
+        return dict(json.loads(note["json"])) if note else {}
+    except (ValueError, TypeError):
+        return {}
 
 
 def _with_note(text: str, ours: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 
+from tiny_audio.analysis.leaderboard import device_of
 from tiny_audio.analysis.output import counted, interval, percent
 from tiny_audio.analysis.runs import open_run
 from tiny_audio.analysis.slices import Slice, slices_of
@@ -17,6 +18,7 @@ from tiny_audio.model_source import public_name
 
 WORST_SLICES = 3  # of each evaluation
 PARTS = {"encoder": "encoder", "projector": "projector", "language_model": "language model", "ctc_head": "CTC head"}
+DIAGRAM = "    waveform 16 kHz ─ encoder ─ frames ─ projector ─ language model's embeddings ─ language model ─ text"
 WER_COLUMNS = ("dataset", "configuration", "split", "clips", "WER %", "95 %", "CER %", "normaliser", "RTFx", "on")
 
 
@@ -51,18 +53,14 @@ def architecture(facts: Facts) -> str:
         trained |= {name: size["trained"] for name, size in facts.run.record.parameters.items()}
     rows = [(PARTS[p.name], _source(facts, p.name), f"{p.total:,}", f"{trained[p.name]:,}") for p in facts.parts]
     rows.append(("all", "", f"{sum(part.total for part in facts.parts):,}", f"{sum(trained.values()):,}"))
-    heads = ("part", "what", "parameters", "trained last")
-    config, seconds = facts.config, facts.window_seconds
-    return "\n\n".join(
-        [
-            "## Architecture",
-            "    waveform 16 kHz ─ encoder ─ frames ─ projector ─ language model's embeddings ─ language model ─ text",
-            markdown(heads, rows, heads[2:]),
-            f"Frames are {config.encoder_dim} wide, embeddings {config.llm_dim}. "
-            + ("The encoder takes audio of any length." if seconds is None else f"The encoder hears {seconds:g} s at once.")
-            + f" Decoding: {_decoding(facts)}, at most {config.max_new_tokens} tokens a window.",
-        ]
-    )  # fmt: skip
+    heads = ("part", "what", "parameters", "trained" + " last" * (len(facts.stages) > 1))
+    seconds = facts.window_seconds
+    hears = "takes audio of any length" if seconds is None else f"hears {seconds:g} s at once"
+    explained = (
+        f"Frames are {facts.config.encoder_dim} wide, embeddings {facts.config.llm_dim}. The encoder {hears}. "
+        f"Decoding: {_decoding(facts)}, at most {facts.config.max_new_tokens} tokens a window."
+    )
+    return "\n\n".join(["## Architecture", DIAGRAM, markdown(heads, rows, heads[2:]), explained])
 
 
 def _decoding(facts: Facts) -> str:
@@ -91,20 +89,20 @@ def evaluation(facts: Facts) -> str:
     """Every figure with its interval, its normaliser and its clips."""
     if not facts.evaluations:
         return ""
-    rows = [
-        (
-            public_name(m.dataset_name), m.dataset["config"], m.dataset["split"], f"{m.num_samples:,}{' drawn' * bool(m.dataset['max_samples'])}",
-            f"{100 * m.wer:.2f}", interval(m.wer_interval), f"{100 * m.cer:.2f}",
-            f"{m.normalizer['name']} {m.normalizer['version']}", f"{m.rtfx:.1f}", m.hardware.get("gpu", m.hardware["device"]),
-        )
-        for m in facts.evaluations
-    ]  # fmt: skip
     explained = (
         "Measured by `ta eval`, on the weights of this repository. The interval is a bootstrap's over clips; RTFx is seconds of "
         "audio that are transcribed in a second. Rates of different normalisers do not compare."
     )
-    cells = [["" if cell is None else cell for cell in row] for row in rows]
-    return "\n\n".join(["## Evaluation", explained, markdown(WER_COLUMNS, cells, ("clips", "WER %", "CER %", "RTFx"))])
+    rows = [*map(_wer_row, facts.evaluations)]
+    return "\n\n".join(["## Evaluation", explained, markdown(WER_COLUMNS, rows, ("clips", "WER %", "CER %", "RTFx"))])
+
+
+def _wer_row(metrics: Metrics) -> tuple[str, ...]:
+    dataset = [public_name(metrics.dataset_name), metrics.dataset["config"] or "", metrics.dataset["split"] or ""]
+    clips = f"{metrics.num_samples:,}{' drawn' * bool(metrics.dataset['max_samples'])}"
+    rates = f"{100 * metrics.wer:.2f}", interval(metrics.wer_interval), f"{100 * metrics.cer:.2f}"
+    normalizer = f"{metrics.normalizer['name']} {metrics.normalizer['version']}"
+    return *dataset, clips, *rates, normalizer, f"{metrics.rtfx:.1f}", device_of(metrics)
 
 
 def limitations(facts: Facts) -> str:

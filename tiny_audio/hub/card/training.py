@@ -17,7 +17,7 @@ def training(facts: Facts) -> str:
     """The section; of a chain of stages, all of them."""
     if not facts.stages:
         return ""
-    parts = ["## Training", *_stages(facts), "### Data", _data(facts.datasets)]
+    parts = ["## Training", *_stages(facts), "### Data", _data(facts.datasets), *_left_out(facts)]
     if facts.run is not None and facts.run.settings is not None:
         parts += ["### Settings", *_of_the_last(facts), _table(_settings(facts.run.settings))]
     if facts.records:
@@ -66,6 +66,12 @@ def _data(datasets: Sequence[Dataset]) -> str:
     streamed = any(dataset.clips is None for dataset in datasets)
     note = ["What was streamed was not counted beforehand."] if streamed else []
     return "\n\n".join([markdown(heads, rows, heads[4:]), *note])
+
+
+def _left_out(facts: Facts) -> list[str]:
+    skipped = facts.run.record.skipped if facts.run and facts.run.record else {}
+    said = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    return [f"Clips left out of the last training: {said}."] if said else []
 
 
 def _count(number: int | None) -> str:
