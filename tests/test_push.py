@@ -1,5 +1,6 @@
 """`ta push` against the Hub's stand-in: what others can download and run, what is asked first, and what a fault leaves."""
 
+import io
 import json
 import os
 import shutil
@@ -63,8 +64,16 @@ except Exception as error:
 """
 
 
+class Terminal(io.StringIO):
+    """Standard input of somebody who answers."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
-def server(network) -> Hub:
+def server(network, monkeypatch) -> Hub:
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody answers
     with hub({}) as running:
         network(running.url)
         yield running
@@ -192,15 +201,15 @@ def test_what_another_wrote_is_asked_for_and_what_we_wrote_is_replaced(server, c
     with pytest.raises(TinyAudioError, match=r"did not write and would overwrite: config.json; nothing was pushed"):
         push_files(ours)
     assert not server.commits
-    monkeypatch.setattr("tiny_audio.hub.push.ask", lambda question: False)
+    monkeypatch.setattr("sys.stdin", Terminal("\n"))
     with pytest.raises(TinyAudioError, match="Nothing was pushed to me/mine"):
         push_files(ours)
-    monkeypatch.setattr("tiny_audio.hub.push.ask", lambda question: True)
-    assert push_files(ours) and server.files["config.json"] == b"{}"
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert push_files(ours) and "Overwrite them? [y/N]" in capsys.readouterr().err
+    assert server.files["config.json"] == b"{}"
 
-    monkeypatch.setattr("tiny_audio.hub.push.ask", lambda question: pytest.fail(question))
     smaller = {"config.json": b'{"a": 1}', "model.safetensors": WEIGHTS, CARD: b"# Ours"}
-    assert push_files(smaller)
+    assert push_files(smaller) and "Overwrite" not in capsys.readouterr().err
     assert server.files.keys() == {"config.json", "notes.txt", "model.safetensors", CARD, MANIFEST}
     assert push_files(smaller) is None and "has all of it already" in capsys.readouterr().err
 
@@ -303,6 +312,7 @@ def test_parts_of_this_machine_are_pushed_along_or_refused(settings_of, tmp_path
     staged = ModelSource.of(str(tmp_path / "staged"))
     stage(staged, tmp_path / "again", self_contained=False)  # as it is
     for file in (path for path in (tmp_path / "staged").rglob("*") if path.is_file()):
+        assert b"/parts" not in file.read_bytes()  # where this machine has them
         assert (tmp_path / "again" / file.relative_to(tmp_path / "staged")).read_bytes() == file.read_bytes()
     names = {path.relative_to(tmp_path / "again").as_posix() for path in (tmp_path / "again").rglob("*")}
     assert {"adapter/adapter_model.safetensors", "encoder_adapter/adapter_config.json", "encoder/config.json"} <= names

@@ -86,15 +86,21 @@ def repository_of(request: PushRequest, run: Path | None) -> str:
     """
     if request.repository is not None:
         return request.repository
-    import yaml
-
-    file = run and run / SETTINGS_FILE
-    settings = yaml.safe_load(file.read_text("utf-8")) if file and file.is_file() else None
-    named = ((settings or {}).get("training") or {}).get("push_to")
+    named = pushed_to(run / SETTINGS_FILE) if run is not None else None
     if not named:
         raise TinyAudioError("No repository is named; expected `ta push OWNER/NAME`, or NAME for your own account.")
     say(f"Repository: {named}, the run's training.push_to.")
     return named
+
+
+def pushed_to(settings: Path) -> str | None:
+    """`training.push_to` of a run's settings."""
+    import yaml
+
+    try:
+        return yaml.safe_load(settings.read_text("utf-8"))["training"]["push_to"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):  # none, old or damaged: then it has to be said
+        return None
 
 
 def full_name(repository: str) -> str:

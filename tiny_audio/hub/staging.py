@@ -1,8 +1,10 @@
 """The folder that is published: a checkpoint's own files, today's code, what that code needs, and the endpoint's handler."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,12 +17,13 @@ from tiny_audio.model.lora import ADAPTER, CONFIG_FILE, ENCODER_ADAPTER, TENSORS
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 from tiny_audio.model.projectors import build_projector
-from tiny_audio.model_source import ModelSource, folder_of
+from tiny_audio.model_source import ModelSource, folder_of, public_name
 
 from .requirements import requirements_of
 
 REQUIREMENTS, HANDLER = "requirements.txt", "handler.py"
 PARTS = {"audio_model_id": "encoder", "text_model_id": "language model"}
+NAMES_OF_MODELS = (*PARTS, "_name_or_path", "name_or_path", "base_model_name_or_path")
 
 
 def stage(source: ModelSource, folder: Path, *, self_contained: bool) -> None:
@@ -46,6 +49,7 @@ def stage(source: ModelSource, folder: Path, *, self_contained: bool) -> None:
     else:
         require_findable_parts(source, config)
         write_as_it_is(checkpoint, config, folder)
+    hide_paths(folder)
     (folder / HANDLER).write_bytes((Path(export.__file__).parent / HANDLER).read_bytes())
     has_lora = config.use_lora or config.encoder_lora_rank
     without = frozenset() if has_lora else frozenset({"peft"})
@@ -56,11 +60,15 @@ def require_findable_parts(source: ModelSource, config: ASRConfig) -> None:
     """TinyAudioError: encoder or language model is a folder of this machine, which nobody else has."""
     for key, part in PARTS.items():
         location = str(getattr(config, key))
-        is_path = os.path.exists(location) or os.path.isabs(location) or location.startswith((".", "~"))
-        if is_path and not config.self_contained:
+        if is_path(location) and not config.self_contained:
             raise TinyAudioError(
                 f"The {part} of {source.name} is {location}, a folder of this machine; push it along with --self-contained."
             )
+
+
+def is_path(location: str) -> bool:
+    """Whether a model's name means a folder of this machine, and not a Hub id."""
+    return os.path.exists(location) or os.path.isabs(location) or location.startswith((".", "~"))
 
 
 def write_as_it_is(checkpoint: Path, config: ASRConfig, folder: Path) -> None:
@@ -68,7 +76,7 @@ def write_as_it_is(checkpoint: Path, config: ASRConfig, folder: Path) -> None:
     for name, file in sorted(tensor_files(checkpoint, config)):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(file.resolve())
+        target.symlink_to(file.resolve(strict=True))
     ASRProcessor.from_pretrained(checkpoint, config).save_pretrained(folder)
     with torch.device("meta"):  # only their classes are asked for
         projector = build_projector(config)
@@ -83,9 +91,26 @@ def tensor_files(checkpoint: Path, config: ASRConfig) -> Iterator[tuple[str, Pat
     for part in (ENCODER_FOLDER, DECODER_FOLDER) if config.self_contained else ():
         for file in sorted(path for path in (checkpoint / part).rglob("*") if path.is_file()):
             yield file.relative_to(checkpoint).as_posix(), file
-    adapters = [ADAPTER] * config.use_lora + [ENCODER_ADAPTER] * bool(config.encoder_lora_rank)
-    for (
-        adapter
-    ) in adapters:  # an old checkpoint has the decoder's in its root, where transformers would inject it itself
+    # an old checkpoint has the decoder's in its root, where transformers would inject it by itself
+    for adapter in [ADAPTER] * config.use_lora + [ENCODER_ADAPTER] * bool(config.encoder_lora_rank):
         for name in (CONFIG_FILE, TENSORS_FILE):
             yield f"{adapter}/{name}", Path(find_adapter_file(str(checkpoint), adapter, name))
+
+
+def hide_paths(folder: Path) -> None:
+    """Of the folders of this machine that configs name, only the last part is published."""
+    for file in sorted(folder.rglob("*config.json")):
+        values = json.loads(file.read_text("utf-8"))
+        public = without_paths(values)
+        if public != values:
+            file.unlink()  # it may be a link to the checkpoint's own
+            file.write_text(json.dumps(public, indent=2) + "\n", encoding="utf-8")
+
+
+def without_paths(value: Any, key: str = "") -> Any:
+    """A JSON value whose names of models are no paths."""
+    if isinstance(value, dict):
+        return {name: without_paths(inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_paths(inner) for inner in value]
+    return public_name(value) if key in NAMES_OF_MODELS and isinstance(value, str) and is_path(value) else value
