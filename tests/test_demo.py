@@ -107,10 +107,15 @@ def server(chromium, tmp_path_factory, tiny_checkpoint):
 
 
 @pytest.fixture(scope="module")
-def expected():
-    """What nano hears in a file, as the library says."""
+def listener():
     listener = Listener("nano", device="cpu")
     listener.load()
+    return listener
+
+
+@pytest.fixture(scope="module")
+def expected(listener):
+    """What nano hears in a file, as the library says."""
     return lambda path: listener.hear(path.name, load_audio(path), {})
 
 
@@ -303,9 +308,7 @@ def test_downloads_are_those_of_ta_transcribe(page, expected, format):
         assert content == "send a message to jack\n"
 
 
-def test_documents_are_those_of_the_command_line(expected):
-    listener = Listener("nano", device="cpu")
-    listener.load()
+def test_documents_are_those_of_the_command_line(listener, expected):
     (transcript,) = transcribe_files(listener.model, find_audio([str(JACK)]), timestamps="phrase")
     assert expected(JACK)["documents"]["vtt"] == render(transcript, "vtt")
 
@@ -557,13 +560,6 @@ def test_without_gradio(monkeypatch, capsys):
 
 
 # ---- parts
-
-
-@pytest.fixture(scope="module")
-def listener():
-    listener = Listener("nano", device="cpu")
-    listener.load()
-    return listener
 
 
 def chunks_of(waveform: np.ndarray, seconds: float):
