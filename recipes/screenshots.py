@@ -131,25 +131,12 @@ def photograph_demo(url: str, spoken: Path, name: str, size: dict[str, int]) -> 
 
 
 def draw_demo(checkpoint: str) -> None:
-    with tempfile.TemporaryDirectory() as folder, demo_of("nano", checkpoint) as url:
+    pictures = {"demo": (DEMO_DESK, "nano", checkpoint), "demo-phone": (DEMO_PHONE, "nano")}
+    with tempfile.TemporaryDirectory() as folder:
         spoken = write_spoken(Path(folder))
-        photograph_demo(url, spoken, "demo", DEMO_DESK)
-    with tempfile.TemporaryDirectory() as folder, demo_of("nano") as url:
-        spoken = write_spoken(Path(folder))
-        photograph_demo(url, spoken, "demo-phone", DEMO_PHONE)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
-    parser.add_argument("--demo", action="store_true")
-    given = parser.parse_args()
-    IMAGES.mkdir(exist_ok=True)
-    draw_demo(given.checkpoint)
-    if not given.demo:
-        draw_evaluations(given.checkpoint)
-    for file in sorted(IMAGES.iterdir()):
-        print(f"{file}: {file.stat().st_size // 1000} kB")
+        for name, (size, *models) in pictures.items():
+            with demo_of(*models) as url:
+                photograph_demo(url, spoken, name, size)
 
 
 def draw_evaluations(checkpoint: str) -> None:
@@ -164,6 +151,19 @@ def draw_evaluations(checkpoint: str) -> None:
     photograph(report, IMAGES / "report.png", DESK, "light")
     photograph(report, IMAGES / "report-dark.png", DESK, "dark")
     photograph(report, IMAGES / "report-phone.png", PHONE, "dark", heard=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("--demo", action="store_true")
+    given = parser.parse_args()
+    IMAGES.mkdir(exist_ok=True)
+    draw_demo(given.checkpoint)
+    if not given.demo:
+        draw_evaluations(given.checkpoint)
+    for file in sorted(IMAGES.iterdir()):
+        print(f"{file}: {file.stat().st_size // 1000} kB")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,12 @@ def test_a_damaged_record_does_not_stop_a_resume(settings_of, tmp_path, capsys):
     assert [session.steps for session in Record.read(tmp_path).sessions] == [[3, 4]]
 
 
+def test_a_record_that_cannot_be_written_does_not_stop_a_run(settings_of, tmp_path, capsys):
+    (tmp_path / "run.json").mkdir()
+    assert train(settings_of(tmp_path)).steps == 3
+    assert "Warning: run.json was not written (Is a directory); the run goes on." in capsys.readouterr().err
+
+
 def test_keys_of_another_version_are_left_out(whole, tmp_path):
     stored = json.loads((whole / "run.json").read_text())
     stored |= {"new": 1, "sessions": [{**session, "new": 2} for session in stored["sessions"]]}

@@ -85,5 +85,5 @@ def generation_of(given: dict[str, Any]) -> dict[str, float]:
         if not number or not knob.low <= value <= knob.high:
             kind = "a whole number" if whole else "a number"
             raise TinyAudioError(f"{knob.label} is {value!r}; expected {kind} from {knob.low:g} to {knob.high:g}.")
-        values[name] = value
+        values[name] = value if whole else float(value)  # transformers takes no 2 for 2.0
     return values

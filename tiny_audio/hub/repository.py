@@ -98,10 +98,10 @@ def written_before(repository: str, commit: str, kind: str) -> dict[str, list[st
 
 
 def content_of(repository: str, name: str, commit: str, kind: str = "model") -> str:
-    """The text of a file."""
+    """The text of a file, its line ends as they are."""
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(repository, name, revision=commit, repo_type=kind)).read_text("utf-8")
+    return Path(hf_hub_download(repository, name, revision=commit, repo_type=kind)).read_bytes().decode("utf-8")
 
 
 def changes_of(added: Mapping[str, Path | bytes], remote: Remote, *, keep_rest: bool = False) -> Changes:

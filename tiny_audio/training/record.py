@@ -213,4 +213,7 @@ class Recorder(TrainerCallback):
         record.skipped = feed.skipped.counts
         for dataset, part in zip(record.datasets, feed.parts, strict=True):
             dataset.used = feed.used[part.name] if part.name else None
-        record.write(self.trainer.folder)
+        try:
+            record.write(self.trainer.folder)
+        except OSError as error:  # a full disk: no reason to end a training
+            warn(f"{RUN_FILE} was not written ({error.strerror or error}); the run goes on.")

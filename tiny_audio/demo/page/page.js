@@ -120,11 +120,14 @@ const toggle = () => (player.playing ? player.stop() : player.play());
 
 async function startRecording() {
   $("error").hidden = true;
-  const next = new Recorder();
+  $("record").disabled = true; // until the browser has asked for permission
+  const next = new Recorder(60 * about.max_minutes - 0.5, stopRecording);
   try {
     await next.start();
   } catch (error) {
     return fail(error);
+  } finally {
+    $("record").disabled = false;
   }
   turn++;
   clear("");
@@ -148,26 +151,25 @@ function followLevel(mine) {
   if (mine !== recorder) return;
   $("record").style.setProperty("--level", Math.min(1, 2 * mine.level));
   $("prompt").textContent = `${mine.seconds.toFixed(1)} s – press to stop`;
-  if (mine.seconds >= 60 * about.max_minutes) return stopRecording();
   requestAnimationFrame(() => followLevel(mine));
 }
 
 // The text so far. One call at a time, each with all the sound since the last one: what is slow makes no queue.
 async function showLive(mine) {
   const id = randomId();
-  const loading = about.models[0].state !== "ready" ? `${about.models[0].name} is still loading; your recording is kept …` : "Listening …";
-  say(loading);
+  const nothingYet = () => (about.models[0].state === "loading" ? "The model is still loading; your recording is kept …" : "Listening …");
+  say(nothingYet());
   try {
     for (await wait(700); mine === recorder; await wait(700)) {
       const { text } = await run("live", id, base64(await mine.take()), generation());
-      if (mine === recorder) say(text ?? "The text comes when you stop.");
       if (text === null) break;
-      if (mine === recorder && !text) say(about.models[0].state === "ready" ? "Listening …" : loading);
+      if (mine === recorder) say(text || nothingYet());
     }
     await run("end_live", id);
-  } catch (error) {
-    if (mine === recorder) say("The text comes when you stop.");
+  } catch {
+    // the text at the end does not depend on this one
   }
+  if (mine === recorder) say("The text comes when you stop.");
 }
 
 // ---- Settings, models, limits

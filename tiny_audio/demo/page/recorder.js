@@ -8,6 +8,11 @@ const REFUSALS = {
 };
 
 export class Recorder {
+  // `onFull()`: so many seconds are recorded; heard of even where the page lies in the background.
+  constructor(maxSeconds, onFull) {
+    Object.assign(this, { maxSeconds, onFull, pieces: [], taken: 0, level: 0 });
+  }
+
   // Rejects with one line where there is no microphone or no permission.
   async start() {
     if (!navigator.mediaDevices) throw new Error("Browsers give the microphone to https pages and to 127.0.0.1 only.");
@@ -19,9 +24,6 @@ export class Recorder {
     this.context = new AudioContext();
     await this.context.audioWorklet.addModule("page/recorder-worklet.js");
     this.node = new AudioWorkletNode(this.context, "recorder");
-    this.pieces = [];
-    this.taken = 0;
-    this.level = 0;
     this.node.port.onmessage = ({ data }) => this.add(data);
     this.context.createMediaStreamSource(this.stream).connect(this.node);
   }
@@ -29,6 +31,7 @@ export class Recorder {
   add(piece) {
     this.pieces.push(piece);
     this.level = Math.max(0.95 * this.level, ...piece.map(Math.abs));
+    if (this.seconds >= this.maxSeconds) this.onFull();
   }
 
   get seconds() {

@@ -92,7 +92,7 @@ def gather(checkpoint: Path, repository: str, given: Mapping[str, Any]) -> Facts
     source = ModelSource.of(str(checkpoint))
     if source.model_type() != "asr_model":
         raise TinyAudioError(f"{checkpoint} holds a model of another kind; expected a checkpoint of tiny-audio.")
-    config = ASRConfig.from_pretrained(source.location)
+    checkpoint, config = Path(source.location), ASRConfig.from_pretrained(source.location)
     stages, started_from = stages_of(checkpoint)
     parts, measured = part_sizes(outline_of(config)), evaluations_of(checkpoint)
     return Facts(repository, config, parts, stages, started_from, measured, given)

@@ -5,6 +5,7 @@ from shlex import quote
 from typing import Any
 
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.evaluation.results import Metrics
 from tiny_audio.hub.card.facts import Facts
 from tiny_audio.model_source import public_name
 from tiny_audio.training.config import DEFAULT_EXPERIMENT, compose
@@ -28,12 +29,22 @@ def reproduce(facts: Facts) -> str:
     commands = [
         f"{command(stage.settings)} --output-dir {quote(stage.folder.name)}" for stage in known if stage.settings
     ]
-    commands += [
-        f"ta eval -m {quote(known[-1].folder.name)} -d {quote(public_name(metrics.dataset_name))}"
-        for metrics in facts.evaluations
-    ]
+    commands += [f"ta eval -m {quote(known[-1].folder.name)} {_measuring(metrics)}" for metrics in facts.evaluations]
     explained = "With the versions below; of files and folders that were not on the Hub, only the last part of the path is shown."
     return "\n\n".join(["## How to make it again", explained, "\n".join(["```bash", *dict.fromkeys(commands), "```"])])
+
+
+def _measuring(metrics: Metrics) -> str:
+    """The options of `ta eval` that say what was measured, and how."""
+    dataset = metrics.dataset
+    place = {} if dataset["benchmark"] else {"--config": dataset["config"], "--split": dataset["split"]}
+    options = {
+        "-d": public_name(metrics.dataset_name),
+        **place,
+        "--normalizer": metrics.normalizer["name"],
+        "--max-samples": dataset["max_samples"],
+    }
+    return " ".join(f"{name} {quote(str(value))}" for name, value in options.items() if value is not None)
 
 
 def command(settings: Settings) -> str:
