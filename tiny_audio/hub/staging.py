@@ -1,10 +1,7 @@
 """The folder that is published: a checkpoint's own files, today's code, what that code needs, and the endpoint's handler."""
 
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,13 +14,12 @@ from tiny_audio.model.lora import ADAPTER, CONFIG_FILE, ENCODER_ADAPTER, TENSORS
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
 from tiny_audio.model.projectors import build_projector
-from tiny_audio.model_source import ModelSource, folder_of, public_name
+from tiny_audio.model_source import ModelSource, folder_of, hide_paths, is_path
 
 from .requirements import requirements_of
 
 REQUIREMENTS, HANDLER = "requirements.txt", "handler.py"
 PARTS = {"audio_model_id": "encoder", "text_model_id": "language model"}
-NAMES_OF_MODELS = (*PARTS, "_name_or_path", "name_or_path", "base_model_name_or_path")
 
 
 def stage(source: ModelSource, folder: Path, *, self_contained: bool) -> None:
@@ -66,11 +62,6 @@ def require_findable_parts(source: ModelSource, config: ASRConfig) -> None:
             )
 
 
-def is_path(location: str) -> bool:
-    """Whether a model's name means a folder of this machine, and not a Hub id."""
-    return os.path.exists(location) or os.path.isabs(location) or location.startswith((".", "~"))
-
-
 def write_as_it_is(checkpoint: Path, config: ASRConfig, folder: Path) -> None:
     """Tensors, parts and adapters as links, the processor's files, and config and code of this version."""
     for name, file in sorted(tensor_files(checkpoint, config)):
@@ -95,22 +86,3 @@ def tensor_files(checkpoint: Path, config: ASRConfig) -> Iterator[tuple[str, Pat
     for adapter in [ADAPTER] * config.use_lora + [ENCODER_ADAPTER] * bool(config.encoder_lora_rank):
         for name in (CONFIG_FILE, TENSORS_FILE):
             yield f"{adapter}/{name}", Path(find_adapter_file(str(checkpoint), adapter, name))
-
-
-def hide_paths(folder: Path) -> None:
-    """Of the folders of this machine that configs name, only the last part is published."""
-    for file in sorted(folder.rglob("*config.json")):
-        values = json.loads(file.read_text("utf-8"))
-        public = without_paths(values)
-        if public != values:
-            file.unlink()  # it may be a link to the checkpoint's own
-            file.write_text(json.dumps(public, indent=2) + "\n", encoding="utf-8")
-
-
-def without_paths(value: Any, key: str = "") -> Any:
-    """A JSON value whose names of models are no paths."""
-    if isinstance(value, dict):
-        return {name: without_paths(inner, name) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [without_paths(inner) for inner in value]
-    return public_name(value) if key in NAMES_OF_MODELS and isinstance(value, str) and is_path(value) else value
