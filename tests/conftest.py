@@ -157,7 +157,7 @@ def settings_of(parts):
 @pytest.fixture
 def network(monkeypatch, tmp_path):
     """`network(endpoint, token)`: huggingface_hub goes there, without Xet, and with a cache of the test's own."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
 
     def use(endpoint: str, token: str = "hf_right") -> None:
         values = {
@@ -169,6 +169,7 @@ def network(monkeypatch, tmp_path):
         }
         for name, value in values.items():
             monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(hf_api.api, "endpoint", endpoint)  # of huggingface_hub's functions, which transformers calls
         monkeypatch.setenv("HF_TOKEN", token)
 
     return use
