@@ -415,6 +415,7 @@ class Runner:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 timeout=THEN_SECONDS,
+                check=False,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             return None, str(error)
