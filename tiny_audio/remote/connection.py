@@ -152,25 +152,25 @@ class Connection:
         *,
         folder: str | None = None,
         stdin: str = "",
-        on_output: Callable[[str], None] | None = None,
+        on_line: Callable[[str], None] | None = None,
     ) -> Output:
         """Runs a command there and waits for it.
 
         Args:
             command: the program and its arguments; no shell reads them.
             folder: where to run it; None for the home.
-            on_output: gets what it prints on stdout and stderr as it comes, in place of `Output.stdout`.
+            on_line: gets the lines of its stdout and stderr as they come, in place of `Output.stdout`.
 
         Raises:
             Dropped: the link broke.
         """
         with link_errors(self.target):
             channel = self.transport.open_session(timeout=SILENCE_SECONDS)
-            channel.set_combine_stderr(on_output is not None)
+            channel.set_combine_stderr(on_line is not None)
             channel.exec_command(command_line(command, folder))
             channel.sendall(stdin.encode())
             channel.shutdown_write()
-            stdout, stderr = drain(channel, on_output)
+            stdout, stderr = drain(channel, on_line)
             exit_code = channel.recv_exit_status()
         if exit_code == -1 and not self.transport.is_active():
             raise Dropped(f"The link to {self.target} dropped.")
@@ -276,21 +276,20 @@ def command_line(command: Sequence[str], folder: str | None) -> str:
     return shlex.join(command if folder is None else ["sh", "-c", IN_FOLDER, "sh", folder, *command])
 
 
-def drain(channel: "Channel", on_output: Callable[[str], None] | None) -> tuple[str, str]:
+def drain(channel: "Channel", on_line: Callable[[str], None] | None) -> tuple[str, str]:
     """All that a command prints, until it closes both streams."""
-    import codecs
-
-    streams: dict[str, list[bytes]] = {"out": [], "err": []}
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    out, err = b"", b""
+    channel.settimeout(0.05)
     while not (channel.eof_received or channel.closed) or channel.recv_ready() or channel.recv_stderr_ready():
-        if channel.recv_stderr_ready():
-            streams["err"].append(channel.recv_stderr(CHUNK))
-            continue
-        channel.settimeout(0.05)
-        with suppress(socket.timeout):
-            piece = channel.recv(CHUNK)
-            on_output(decoder.decode(piece)) if on_output else streams["out"].append(piece)
-    return b"".join(streams["out"]).decode("utf-8", "replace"), b"".join(streams["err"]).decode("utf-8", "replace")
+        while channel.recv_stderr_ready():
+            err += channel.recv_stderr(CHUNK)
+        with suppress(TimeoutError):
+            out += channel.recv(CHUNK)
+        if on_line is not None:
+            *lines, out = out.split(b"\n")
+            for line in lines:
+                on_line(line.decode("utf-8", "replace"))
+    return out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
 @contextmanager

@@ -7,12 +7,14 @@ from pathlib import Path
 from tiny_audio.console import say
 from tiny_audio.errors import TinyAudioError
 
-from .connection import Connection, Output
+from .connection import Connection
 from .machine import Project, choose_python, keeps_torch, look
+from .openssh import last_line
 from .sync import OURS
 
 ENVIRONMENT = f"{OURS}/env"
 MADE_FROM = f"{OURS}/setup.json"
+NEWS = ("Collecting", "Downloading", "Installing", "Successfully")  # first words of pip's lines that people wait for
 RECIPE = 1  # of this file: another number makes every environment anew
 # The command that follows, with the environment's programs first; it is data to this script, as its arguments are.
 IN_ENVIRONMENT = ["sh", "-c", f'PATH="$PWD/{ENVIRONMENT}/bin:$PATH" VIRTUAL_ENV="$PWD/{ENVIRONMENT}" exec "$@"', "sh"]
@@ -70,17 +72,16 @@ def works(connection: Connection) -> bool:
     return connection.lasting(lambda: connection.run(command, folder=folder)).exit_code == 0
 
 
-def done(connection: Connection, command: list[str], failed: str) -> Output:
-    """Runs a step in the project's folder and shows what it says; again on a new link where the link drops."""
-    folder, lines = connection.target.folder, []
+def done(connection: Connection, command: list[str], failed: str) -> None:
+    """Runs a step in the project's folder, and shows what pip fetches; again where the link drops."""
+    lines: list[str] = []
 
-    def show(text: str) -> None:
-        lines.append(text)
-        say(text.rstrip("\n"))
+    def show(line: str) -> None:
+        lines.append(line)
+        if line.startswith(NEWS):
+            say(line)
 
-    output = connection.lasting(lambda: connection.run(command, folder=folder, on_output=show))
+    output = connection.lasting(lambda: connection.run(command, folder=connection.target.folder, on_line=show))
     if output.exit_code:
-        said = [line for line in "".join(lines).splitlines() if line.strip()]
-        told = next((line for line in said if line.startswith("ERROR")), said[-1] if said else "it said nothing")
+        told = next((line for line in lines if line.startswith(("ERROR", "Error"))), last_line("\n".join(lines)))
         raise TinyAudioError(f"{failed} on {connection.target}: {told.strip()}")
-    return output

@@ -133,7 +133,7 @@ def find_target(host: str | None, **given: str | float | None) -> Target:
             known = ", ".join(remotes) or "none is known yet: `ta remote add NAME USER@HOST`"
             raise TinyAudioError(f"No machine is named; expected --host NAME or --host HOST ({known}).")
         (host,) = remotes
-        say(f"On {host}, the only one in {remotes_file()}.")
+        say(f"On {host}, the only machine that has a name.")
     if host in remotes:
         named = remotes[host]
         return replace(named, **changes, name=None) if changes else named  # type: ignore[arg-type]
