@@ -93,7 +93,8 @@ def as_job(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(*arguments: Any, **given: Any) -> Any:
         from tiny_audio.remote.work import Wishes
 
-        wishes = Wishes(**{name: given.pop(name) for name in JOB_OPTIONS} | {"env": given.pop("env", None) or ()})
+        wished = {name: given.pop(name) for name in JOB_OPTIONS}
+        wishes = Wishes(**{**wished, "env": wished["env"] or ()})
         return function(wishes, *arguments, **given)
 
     return replaced(function, JOB_OPTIONS, command)

@@ -14,7 +14,7 @@ from tiny_audio.console import say
 from tiny_audio.errors import TinyAudioError, require_extra
 
 from .host_keys import check_host_key, prefer_known
-from .openssh import CONNECT_SECONDS, Hop, last_line, resolve
+from .openssh import CONNECT_SECONDS, Hop, last_line, way
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -77,10 +77,9 @@ class Connection:
         """
         require_extra("paramiko", "remote")
         self.close()
-        hop = resolve(self.target)
         try:
-            for target in (*hop.jumps, self.target):
-                self._transports.append(self._reach(resolve(target)))
+            for hop in way(self.target):
+                self._transports.append(self._reach(hop))
         except BaseException:
             self.close()
             raise
@@ -99,7 +98,8 @@ class Connection:
     def close(self) -> None:
         """Ends the link; what was started there goes on."""
         for transport in reversed(self._transports):
-            transport.close()
+            with suppress(Exception):  # what goes through a link that broke cannot even say goodbye
+                transport.close()
         self._transports, self._sftp = [], None
 
     @property

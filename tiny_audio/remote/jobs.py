@@ -35,6 +35,8 @@ class Job:
         folder: where it runs, below the project's.
         secrets: names of the variables that are sent apart.
         then: what comes after it, by `then_command`.
+        resume_arguments: added to the command when the machine was taken back and came again.
+        resume_needs: only if that pattern, below the project's folder, finds something.
         output: the folder of its results, below the project's; for `status` and `pull`.
     """
 
@@ -48,6 +50,7 @@ class Job:
     idle_minutes: float | None = None
     restarts: int = 0
     resume_arguments: Sequence[str] = ()
+    resume_needs: str | None = None
     dollars_per_hour: float | None = None
     output: str | None = None
     created: str = ""

@@ -66,6 +66,12 @@ def resolve(target: Target) -> Hop:
     )
 
 
+def way(target: Target) -> list[Hop]:
+    """The machines to go through, and the target: the first may be behind others itself, as OpenSSH has it."""
+    hop = resolve(target)
+    return [*(way(hop.jumps[0]) if hop.jumps else []), *map(resolve, hop.jumps[1:]), hop]
+
+
 def bracketed(host: str, port: int) -> str:
     """A host's name in known_hosts."""
     return host if port == 22 else f"[{host}]:{port}"
@@ -83,7 +89,9 @@ def jump(address: str, ssh_config: str | None) -> Target:
     if not name or (":" in name and not name.endswith("]")):  # no port, or an IPv6 address without brackets
         name, port = address, ""
     given = {"port": int(port) if port else None, "ssh_config": ssh_config}
-    return parse_address(name.strip("[]"), {key: value for key, value in given.items() if value is not None})
+    return parse_address(
+        name.replace("[", "").replace("]", ""), {key: value for key, value in given.items() if value is not None}
+    )
 
 
 def rsync_shell(target: Target) -> str:

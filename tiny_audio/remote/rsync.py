@@ -13,11 +13,13 @@ from .openssh import last_line, rsync_shell
 
 # never -o and -g: who owns a file here means nothing there; --secluded-args keeps paths from the shell there
 ALWAYS = ("-rlpt", "--secluded-args", "--compress", "--stats", "--no-human-readable", "--timeout=60")
+FILE_ERROR = 11  # it could not write, and what it said of that may be lost
 VANISHED = 24  # files that were there when it listed them
 LINK_ERRORS = (10, 12, 20, 30, 35, 255)
+FULL = r"No space left|[Qq]uota exceeded"
 MEANINGS = {
     r"rsync: (command )?not found|rsync: No such file": "rsync is not installed there: apt-get install rsync",
-    r"No space left|[Qq]uota exceeded": "the disk is full: make space, or name another --path",
+    FULL: "the disk is full: make space, or name another --path",
     r"is your shell clean": "its login shell prints something by itself: mend ~/.bashrc there",
     r"secluded-args|protect-args": "one rsync is too old or not the GNU one; expected 3.0 or newer on both sides",
     r"Permission denied \(|Host key verification failed|Load key": "ssh is refused where paramiko was not: try `ssh` by hand",
@@ -70,6 +72,8 @@ def _once(connection: Connection, command: list[str], stdin: bytes) -> Transfer:
     for pattern, meaning in MEANINGS.items():
         if re.search(pattern, complaint):
             raise TinyAudioError(f"rsync with {connection.target} failed: {meaning}.")
+    if result.returncode == FILE_ERROR and not complaint.strip():
+        raise TinyAudioError(f"rsync with {connection.target} failed: {MEANINGS[FULL]}.")
     if result.returncode in LINK_ERRORS:
         raise Dropped(f"The link to {connection.target} dropped while rsync used it.")
     raise TinyAudioError(f"rsync with {connection.target} failed: {last_line(first_part(complaint))}")
@@ -87,10 +91,10 @@ def transfer(said: str) -> Transfer:
         found = re.search(rf"^{name}: (\d+)", said, re.MULTILINE)
         return int(found[1]) if found else 0
 
-    lines = tuple(line for line in said.splitlines() if re.match(r"[<>c.*h][fdLDS.d]", line))
+    lines = tuple(line for line in said.splitlines() if re.match(r"[<>c.h][fdLDS]|\*deleting", line))
     return Transfer(
         files=number("Number of regular files transferred"),
         bytes=number("Total transferred file size"),
-        deleted=number("Number of deleted files"),
+        deleted=sum(line.startswith("*deleting") for line in lines),
         lines=lines,
     )

@@ -1,5 +1,6 @@
 """What `ta remote train`, `eval` and `run` do: send the project, start the job, show its log, fetch its results."""
 
+import glob
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -77,9 +78,8 @@ def train(connection: Connection, arguments: Sequence[str], wishes: Wishes, resu
     if resume is None:
         output = option(arguments, "--output-dir") or f"{OUTPUTS}/{name}"
         chosen = [*arguments, *([] if option(arguments, "--output-dir") else ["--output-dir", output])]
-        return submit(
-            connection, Job(name, [*TA, "train", *chosen], output=output, resume_arguments=["--resume", "auto"]), wishes
-        )
+        job = Job(name, [*TA, "train", *chosen], output=output, resume_arguments=["--resume", "auto"])
+        return submit(connection, replace(job, resume_needs=f"{glob.escape(output)}/checkpoint-*"), wishes)
     before = find_job(connection, None if resume == "auto" else resume, with_output=True)
     if before.word in UNDER_WAY:
         raise TinyAudioError(f"{before.name} is running; `ta remote stop {before.name}` it first, or `attach` to it.")
