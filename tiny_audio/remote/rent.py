@@ -151,8 +151,15 @@ def start(service: Runpod, pod: Pod, agreed: Quote) -> Pod:
     Raises:
         TinyAudioError: a higher price than the agreed one, no GPU left on its machine, or it does not start.
     """
-    with undone(lambda: service.stop(pod.id), pod.id):
+    with undone(lambda: stop_if_started(service, pod.id), pod.id):
         service.start(pod, agreed.bid)
         ready = service.wait(pod)
         check_price(ready.dollars, agreed.dollars, "the pod is stopped again")
     return ready
+
+
+def stop_if_started(service: Runpod, pod_id: str) -> None:
+    """Stops a pod again, if it is not stopped."""
+    if service.pod(pod_id).status != "EXITED":
+        service.stop(pod_id)
+        console.say(f"Pod {pod_id} was stopped again.")
