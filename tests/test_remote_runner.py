@@ -190,7 +190,7 @@ def test_hours_are_limited(job):
 
 @pytest.mark.parametrize("work, ends", [("pass", "finished"), ("time.sleep(0.1)", "idle")])
 def test_without_a_gpu_idle_is_what_neither_computes_nor_speaks(job, work, ends):
-    made = job(python(f"import time\nend = time.time() + 4\nwhile time.time() < end: {work}"), idle_minutes=2 / 60)
+    made = job(python(f"import time\nend = time.time() + 3\nwhile time.time() < end: {work}"), idle_minutes=1.5 / 60)
     made.start()
     assert made.wait_for_end()["state"] == ends
 
@@ -201,7 +201,7 @@ def test_idleness_is_that_of_the_gpus_where_there_are_any(job, tmp_path, utilisa
     tools.mkdir()
     (tools / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{utilisation}'\n")
     (tools / "nvidia-smi").chmod(0o755)
-    made = job(python("import time\nfor _ in range(30): print('words'); time.sleep(0.1)"), idle_minutes=1.5 / 60)
+    made = job(python("import time\nfor _ in range(20): print('words'); time.sleep(0.1)"), idle_minutes=1 / 60)
     made.start(PATH=f"{tools}:{os.environ['PATH']}")
     assert made.wait_for_end()["state"] == ends
 
