@@ -21,10 +21,10 @@ from tiny_audio.remote.targets import Target, add_remote, read_remotes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOKEN = "hf_never_to_be_seen_0123456789"
-STEPS = 30
+STEPS = 16
 SHORT = (
     "data.max_train_samples=100", "data.max_eval_samples=3", "training.batch_seconds=8", "training.warmup_steps=5",
-    "training.logging_steps=1", "training.save_steps=10", f"training.eval_steps={STEPS}", f"training.max_steps={STEPS}",
+    "training.logging_steps=1", "training.save_steps=8", f"training.eval_steps={STEPS}", f"training.max_steps={STEPS}",
 )  # fmt: skip
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('begun', flush=True); time.sleep(60)"
@@ -105,7 +105,7 @@ def test_from_check_to_pull(ta, server, project):
     train = ["remote", "train", "--name", "first", "--experiment", "quickstart", *SHORT, "--dollars-per-hour=3600"]
     assert "ta remote attach first --host pod" in ta(*train, "training.report_to=tensorboard", "--detach")
     log = server.home / "tiny-audio/outputs/first/log.jsonl"
-    until(lambda: log.is_file() and log.read_text().count("\n") > 5, "some steps", 120)
+    until(lambda: log.is_file() and log.read_text().count("\n") > 2, "some steps", 120)
     status = ta("remote", "status", "first")
     assert "first: running" in status and "loss" in status and "cost $" in status
     assert "Run folder: outputs/first" in ta("remote", "logs", "first", "-n", "100")
