@@ -228,6 +228,15 @@ class Connection:
             except FileNotFoundError:
                 return None
 
+    def exists(self, path: str) -> bool:
+        """Whether there is something of that name."""
+        with link_errors(self.target, path):
+            try:
+                self.sftp.stat(path)
+            except FileNotFoundError:
+                return False
+            return True
+
     def size(self, path: str) -> int:
         """Bytes of a file there; 0 where there is none."""
         with link_errors(self.target, path):
@@ -253,13 +262,12 @@ class Connection:
     def make_folder(self, path: str, mode: int = 0o755) -> None:
         """Makes a folder there, with those above it."""
         with link_errors(self.target, path):
+            if self.exists(path):
+                return
             parent = path.rpartition("/")[0]
-            try:
-                self.sftp.stat(path)
-            except FileNotFoundError:
-                if parent not in ("", "."):
-                    self.make_folder(parent)
-                self.sftp.mkdir(path, mode)
+            if parent not in ("", "."):
+                self.make_folder(parent)
+            self.sftp.mkdir(path, mode)
 
 
 def connect(target: Target, accept_new: bool = False) -> Connection:

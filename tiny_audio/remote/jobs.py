@@ -65,14 +65,12 @@ class Seen:
         state: state.json; empty before the runner has started.
         alive: whether its runner is.
         progress: last values of the run's log, and `eta`.
-        now: of the machine's clock, in seconds.
     """
 
     job: dict[str, Any]
     state: dict[str, Any]
     alive: bool
     progress: dict[str, Any]
-    now: float
 
     @property
     def name(self) -> str:
@@ -87,22 +85,14 @@ class Seen:
 
     @property
     def seconds(self) -> float:
-        """How long it has run, or ran."""
-        if not self.state.get("started"):
-            return 0.0
-        end = self.state.get("ended") or (self.state.get("heartbeat") if self.word == "lost" else None)
-        return (seconds_of(end) if end else self.now) - seconds_of(self.state["started"])
+        """How long it has run, over all its starts."""
+        return float(self.state.get("seconds") or 0.0)
 
     @property
     def dollars(self) -> float | None:
         """What that cost, where the price is known."""
         price = self.job.get("dollars_per_hour")
         return None if price is None else price * self.seconds / 3600
-
-
-def seconds_of(moment: str) -> float:
-    """A time of job.json or state.json, since the epoch."""
-    return datetime.fromisoformat(moment).timestamp()
 
 
 def new_name(kind: str) -> str:
@@ -175,7 +165,7 @@ def read_state(connection: Connection, name: str) -> dict[str, Any]:
 def look_at_jobs(connection: Connection) -> tuple[list[Seen], list[dict[str, str]]]:
     """All jobs there, the oldest first, and the GPUs."""
     found = connection.lasting(lambda: connection.script("probe.py", "jobs", connection.target.folder))
-    jobs = [Seen(entry, entry["state"], entry["alive"], entry["progress"], found["now"]) for entry in found["jobs"]]
+    jobs = [Seen(entry, entry["state"], entry["alive"], entry["progress"]) for entry in found["jobs"]]
     return jobs, found["gpus"]
 
 

@@ -1,5 +1,7 @@
 """What a machine, its jobs and its files look like: run there by `python3 -`, with the standard library of Python 3.8."""
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import glob
@@ -12,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Any, Callable
 
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11")
 ABOUT = """
@@ -65,7 +68,7 @@ def gpus():
     rows = csv.reader(
         said("nvidia-smi", GPU_QUERY, "--format=csv,noheader,nounits").splitlines(), skipinitialspace=True
     )
-    return [dict(zip(GPU_FIELDS, row)) for row in rows if len(row) == len(GPU_FIELDS)]  # noqa: B905 - Python 3.8
+    return [dict(zip(GPU_FIELDS, row)) for row in rows if len(row) == len(GPU_FIELDS)]
 
 
 def jobs(folder):
@@ -75,7 +78,7 @@ def jobs(folder):
         job, state = read_json(file), read_json(file.replace("job.json", "state.json"))
         if job:
             found.append(dict(job, state=state, alive=alive(state), progress=progress(folder, file, job)))
-    return {"now": time.time(), "gpus": gpus(), "jobs": sorted(found, key=lambda job: job.get("created", ""))}
+    return {"gpus": gpus(), "jobs": sorted(found, key=lambda job: job.get("created", ""))}
 
 
 def read_json(file):
@@ -118,6 +121,17 @@ def tail(file):
         return ""
 
 
+def pod():
+    """Its id, if it is a pod of RunPod: sessions of ssh do not have the variables that its first process has."""
+    try:
+        with open("/proc/1/environ", "rb") as stream:
+            first = stream.read().decode("utf-8", "replace").split("\0")
+    except OSError:
+        first = []
+    values = dict(line.split("=", 1) for line in first if "=" in line)
+    return os.environ.get("RUNPOD_POD_ID") or values.get("RUNPOD_POD_ID")
+
+
 def hashes(folder, *names):
     """SHA-256 and size of every file below some folders; those that vanish meanwhile are left out."""
     found = {}
@@ -142,5 +156,7 @@ def hashes(folder, *names):
     return found
 
 
+ACTIONS: dict[str, Callable[..., Any]] = {"machine": machine, "jobs": jobs, "pod": pod, "hashes": hashes}
+
 if __name__ == "__main__":
-    print(json.dumps({"machine": machine, "jobs": jobs, "hashes": hashes}[sys.argv[1]](*sys.argv[2:])))
+    print(json.dumps(ACTIONS[sys.argv[1]](*sys.argv[2:])))

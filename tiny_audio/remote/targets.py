@@ -27,6 +27,7 @@ class Target:
     path: str = DEFAULT_PATH
     ssh_config: str | None = None  # in place of ~/.ssh/config
     dollars_per_hour: float | None = None
+    pod: str | None = None  # its id, of a pod of RunPod
     name: str | None = None
 
     def __post_init__(self) -> None:

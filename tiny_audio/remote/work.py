@@ -11,6 +11,7 @@ from tiny_audio.console import out, say
 from tiny_audio.errors import TinyAudioError
 
 from .connection import Connection
+from .costs import bill
 from .follow import exit_code, follow, log_tail, show_text
 from .jobs import (
     SHUTDOWN,
@@ -26,6 +27,7 @@ from .jobs import (
     start,
 )
 from .pull import pull
+from .runpod import stop_command
 from .setup import setup
 from .status import describe
 from .sync import describe as describe_sync
@@ -77,8 +79,12 @@ def train(connection: Connection, arguments: Sequence[str], wishes: Wishes, resu
     name = wishes.name or new_name("train")
     if resume is None:
         output = option(arguments, "--output-dir") or f"{OUTPUTS}/{name}"
-        chosen = [*arguments, *([] if option(arguments, "--output-dir") else ["--output-dir", output])]
-        job = Job(name, [*TA, "train", *chosen], output=output, resume_arguments=["--resume", "auto"])
+        job = Job(
+            name,
+            [*TA, "train", f"--output-dir={output}", *arguments],
+            output=output,
+            resume_arguments=["--resume", "auto"],
+        )
         return submit(connection, replace(job, resume_needs=f"{glob.escape(output)}/checkpoint-*"), wishes)
     before = find_job(connection, None if resume == "auto" else resume, with_output=True)
     if before.word in UNDER_WAY:
@@ -91,8 +97,7 @@ def evaluate(connection: Connection, arguments: Sequence[str], wishes: Wishes) -
     """`ta eval ARGUMENTS` there; the same command again goes on, where its --output-dir is named."""
     name = wishes.name or new_name("eval")
     output = option(arguments, "--output-dir") or f"{OUTPUTS}/eval/{name}"
-    chosen = [*arguments, *([] if option(arguments, "--output-dir") else ["--output-dir", output])]
-    return submit(connection, Job(name, [*TA, "eval", *chosen], output=output), wishes)
+    return submit(connection, Job(name, [*TA, "eval", f"--output-dir={output}", *arguments], output=output), wishes)
 
 
 def run(connection: Connection, command: Sequence[str], wishes: Wishes) -> int:
@@ -103,10 +108,11 @@ def run(connection: Connection, command: Sequence[str], wishes: Wishes) -> int:
 def option(arguments: Sequence[str], name: str) -> str | None:
     """The value of an option among arguments of another command, `--name value` or `--name=value`; the last counts."""
     found = None
-    for text, after in zip(arguments, [*arguments[1:], None], strict=True):
-        if text == "--":
-            break
-        found = after if text == name else text.removeprefix(f"{name}=") if text.startswith(f"{name}=") else found
+    for text, after in zip(arguments, [*arguments[1:], ""], strict=False):
+        if text == name:
+            found = after
+        elif text.startswith(f"{name}="):
+            found = text.removeprefix(f"{name}=")
     return found
 
 
@@ -115,9 +121,10 @@ def submit(connection: Connection, job: Job, wishes: Wishes) -> int:
     values = read_secrets(wishes.env)
     if job.output is not None:
         check_inside(job.output)
+    job = with_wishes(connection, job, wishes)
     if wishes.deploy:
         deploy(connection, Path.cwd())
-    start(connection, with_wishes(connection, job, wishes), values)
+    start(connection, job, values)
     say(f"{job.name} runs on {connection.target}, with or without this link.")
     if wishes.detach:
         say(come_back(connection, job.name))
@@ -127,16 +134,30 @@ def submit(connection: Connection, job: Job, wishes: Wishes) -> int:
 
 def with_wishes(connection: Connection, job: Job, wishes: Wishes) -> Job:
     """The job with its limits and what comes after it."""
-    price = wishes.dollars_per_hour if wishes.dollars_per_hour is not None else connection.target.dollars_per_hour
-    limits = {"max_hours": wishes.max_hours, "idle_minutes": wishes.idle_minutes, "restarts": wishes.restarts}
-    return replace(job, then=wishes.then, then_command=then_command(wishes.then), dollars_per_hour=price, **limits)  # type: ignore[arg-type]
+    price = wishes.dollars_per_hour
+    return replace(
+        job,
+        then=wishes.then,
+        then_command=then_command(connection, wishes.then),
+        max_hours=wishes.max_hours,
+        idle_minutes=wishes.idle_minutes,
+        restarts=wishes.restarts,
+        dollars_per_hour=connection.target.dollars_per_hour if price is None else price,
+    )
 
 
-def then_command(then: str) -> list[str] | None:
-    """What the runner calls when the job is over, however it ended."""
-    if then == "stop-pod":
-        raise TinyAudioError("--then stop-pod is not there yet; expected nothing or shutdown.")
-    return SHUTDOWN if then == "shutdown" else None
+def then_command(connection: Connection, then: str) -> list[str] | None:
+    """What the runner calls when the job is over, however it ended.
+
+    Raises:
+        TinyAudioError: a pod is to be stopped, and the machine is none.
+    """
+    if then != "stop-pod":
+        return SHUTDOWN if then == "shutdown" else None
+    pod = connection.target.pod or connection.lasting(lambda: connection.script("probe.py", "pod"))
+    if pod is None:
+        raise TinyAudioError(f"{connection.target} is no pod of RunPod (it has no RUNPOD_POD_ID); use --then shutdown.")
+    return stop_command(pod)
 
 
 def watch(connection: Connection, name: str, offset: int, fetch: bool, show: Callable[[str], None] = show_text) -> int:
@@ -147,7 +168,9 @@ def watch(connection: Connection, name: str, offset: int, fetch: bool, show: Cal
         with holding(connection, name) if fetch and job.get("then_command") else nullcontext():
             seen = follow(connection, name, show, offset)
             out(describe(seen))
-            if fetch:
+            if (price := job.get("dollars_per_hour")) is not None:
+                out(bill(seen.state, price))
+            if fetch and connection.lasting(lambda: connection.exists(f"{connection.target.folder}/{job['output']}")):
                 fetch_results(connection, seen, Path.cwd())
     except KeyboardInterrupt:
         say(f"\nDetached; {name} goes on. {come_back(connection, name)}")
