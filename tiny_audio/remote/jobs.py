@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -169,20 +169,17 @@ def look_at_jobs(connection: Connection) -> tuple[list[Seen], list[dict[str, str
     return jobs, found["gpus"]
 
 
-def find_job(connection: Connection, name: str | None, *, with_output: bool = False) -> Seen:
-    """A job by its name; the newest for None.
-
-    Args:
-        with_output: the newest of those that have a folder of results.
+def find_job(connection: Connection, name: str | None, suits: Callable[[Seen], bool] = lambda seen: True) -> Seen:
+    """A job by its name; for None the newest that suits.
 
     Raises:
         TinyAudioError: there is none.
     """
     jobs, _ = look_at_jobs(connection)
-    found = [job for job in jobs if (job.name == name if name else job.job.get("output") or not with_output)]
+    found = [seen for seen in jobs if (suits(seen) if name is None else seen.name == name)]
     if not found:
-        names = ", ".join(job.name for job in jobs[-5:]) or "there is none yet"
-        raise TinyAudioError(f"No job {name or 'with results'} on {connection.target} ({names}).")
+        names = ", ".join(seen.name for seen in jobs[-5:]) or "there is none yet"
+        raise TinyAudioError(f"No {f'job {name}' if name else 'such job'} on {connection.target} (jobs: {names}).")
     return found[-1]
 
 
