@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -120,11 +120,12 @@ def job_folder(connection: Connection, name: str) -> str:
     return f"{connection.target.folder}/{JOBS}/{name}"
 
 
-def start(connection: Connection, job: Job, values: dict[str, str]) -> None:
+def start(connection: Connection, job: Job, values: dict[str, str], hold: bool = False) -> None:
     """Sends a job and starts it; it goes on without the link.
 
     Args:
         values: of its secrets; they go into a file that its runner deletes, never onto a command line.
+        hold: what comes after it waits at first, however soon it ends; see `holding`.
 
     Raises:
         TinyAudioError: one of its name is there, or it cannot be started.
@@ -137,9 +138,14 @@ def start(connection: Connection, job: Job, values: dict[str, str]) -> None:
     connection.lasting(lambda: connection.make_folder(folder, 0o700))
     files = {f"{folder}/job.json": json.dumps(content, indent=1).encode(), **runner_file(connection)}
     files |= {f"{folder}/secrets": json.dumps(values).encode()} if values else {}
+    files |= {f"{folder}/hold": b""} if hold else {}
     for path, text in files.items():
         connection.lasting(lambda path=path, text=text: connection.write(path, text, 0o600))  # type: ignore[misc]
-    connection.lasting(lambda: launch(connection, job.name))
+    try:
+        connection.lasting(lambda: launch(connection, job.name))
+    except TinyAudioError:
+        connection.lasting(lambda: connection.remove(f"{folder}/secrets"))
+        raise
 
 
 def runner_file(connection: Connection) -> dict[str, bytes]:
@@ -195,7 +201,7 @@ def holding(connection: Connection, name: str) -> Iterator[None]:
     path, done = f"{job_folder(connection, name)}/hold", Event()
 
     def keep() -> None:
-        with Connection(connection.target) as own:
+        with suppress(TinyAudioError), Connection(connection.target) as own:
             while not done.wait(HOLD_SECONDS):
                 own.lasting(lambda: own.write(path, b""))
 

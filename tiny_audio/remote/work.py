@@ -134,7 +134,7 @@ def submit(connection: Connection, job: Job, wishes: Wishes) -> int:
     job = with_wishes(connection, job, wishes)
     if wishes.deploy:
         deploy(connection, Path.cwd())
-    start(connection, job, values)
+    start(connection, job, values, hold=wishes.pull and not wishes.detach)
     say(f"{job.name} runs on {connection.target}, with or without this link.")
     if wishes.detach:
         say(come_back(connection, job.name))
