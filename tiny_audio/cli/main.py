@@ -20,6 +20,7 @@ COMMANDS = {
     "debug": "Show why a model does not learn: gradients, weights, routing, LoRA, parameters.",
     "data": "Look at a dataset: inspect; write a filtered copy of it: prepare.",
     "export": "Write a checkpoint in another form: merge.",
+    "remote": "Train, evaluate and run commands on another machine over SSH, e.g. a rented GPU.",
     "doctor": "Check this machine: one line each, with what to do.",
     "dev": "Lint, type-check, test and time a checkout of tiny-audio.",
 }

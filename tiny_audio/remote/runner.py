@@ -278,7 +278,9 @@ class Runner:
         scripts = self.project / ".ta" / "env" / "bin"
         if scripts.is_dir():
             self._environment["PATH"] = f"{scripts}{os.pathsep}{self._environment.get('PATH', os.defpath)}"
-        arguments = self.job["command"] + (self.job.get("resume_arguments") or [] if again else [])
+        arguments = self.job["command"] + (
+            self.job.get("resume_arguments") or [] if again and self._can_resume() else []
+        )
         try:
             with open(self.log, "ab") as log:
                 child = subprocess.Popen(
@@ -301,6 +303,11 @@ class Runner:
             restarts=self.state["restarts"] + again,
         )
         return command
+
+    def _can_resume(self) -> bool:
+        """Whether something was written to resume from, below the project; a job that names nothing always can."""
+        pattern = self.job.get("resume_needs")
+        return not pattern or any(self.project.glob(pattern))
 
     def _check_restart(self) -> None:
         """After a pre-emption; waits where another machine with the same disk may still be at it."""
