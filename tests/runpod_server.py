@@ -103,7 +103,8 @@ class Runpod:
             "disk": given["containerDiskInGb"], "ports": given["ports"].split(","), "env": {}, "registry": None,
             "mounts": {"persistent": {"size": given["volumeInGb"], "path": given["volumeMountPath"]}},
             "gpu": {"id": given["gpuTypeId"], "count": given["gpuCount"]}, "cloud": given["cloudType"],
-            "dataCenterId": "US-KS-2", "template": None, "locked": False, "looks": 0, "status": "PROVISIONING",
+            "dataCenterId": "US-KS-2", "template": None, "locked": False, "cudaVersion": "12.8",
+            "globalNetworking": {"enabled": False}, "looks": 0, "status": "PROVISIONING",
             "cost": each * given["gpuCount"] + self.storage, "created": True,
         }  # fmt: skip
         self.pods[pod["id"]] = pod
@@ -118,7 +119,10 @@ class Runpod:
         direct = {"host": "127.0.0.1", "port": self.ssh_port, "username": "root", "command": "ssh …"}
         ssh = {"proxy": proxy, "direct": direct if running and self.ssh_port else None}
         shown = {key: value for key, value in pod.items() if key not in ("looks", "created")}
-        return shown | {"ssh": ssh, "actions": list(ACTIONS.get(pod["status"], ("stop", "terminate")))}
+        live = {"uptime": 60, "ports": []} if running else None
+        times = {"createdAt": "2026-11-22T12:00:00Z", "startedAt": "2026-11-22T12:02:00Z" if running else None}
+        actions = list(ACTIONS.get(pod["status"], ("stop", "terminate")))
+        return shown | times | {"ssh": ssh, "actions": actions, "runtime": live}
 
     def act(self, method: str, pod_id: str, action: str | None, body: dict[str, Any] | None) -> tuple[int, Any]:
         if pod_id not in self.pods:

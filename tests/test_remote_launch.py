@@ -62,7 +62,7 @@ def run_script(script: str, folder: Path, path: Path, check: bool = True, **envi
 
 
 def kept(folder: Path, node: int) -> list[str]:
-    return (folder / str(node)).read_text().split("\0")[:-1]
+    return (folder / str(node)).read_bytes().decode().split("\0")[:-1]  # read_text would make \r a \n
 
 
 def test_slurm_runs_a_task_a_machine(tmp_path):

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -91,9 +92,10 @@ def job(tmp_path):
     yield make
     for made in jobs:
         state = made.state() if (made.folder / "state.json").exists() else {}
-        for pid in filter(None, (state.get("runner_pid"), state.get("pid"))):
-            if alive(pid):
-                os.kill(pid, signal.SIGKILL)
+        for leader in filter(None, (state.get("runner_pid"), state.get("pid"))):
+            for pid in runner_file.family(leader) if alive(leader) else ():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def test_it_needs_only_an_old_python():
@@ -125,12 +127,15 @@ def test_the_exit_code_of_a_failure_is_kept(job):
     assert (made.project / "after").exists() and state["then"] == {"tries": 1, "exit_code": 0}
 
 
-@pytest.mark.parametrize("command", [["no-such-program"], ["./job.json"], python("pass")])
-def test_what_cannot_start_is_a_failure_and_what_comes_after_is_done(job, command):
-    made = job(command, folder="missing", then_command=["touch", "after"])
+@pytest.mark.parametrize(
+    "command, folder, said",
+    [(["true"], "missing", "could not be started"), (["no-such-program"], ".", "exit code 127")],
+)
+def test_what_cannot_start_is_a_failure_and_what_comes_after_is_done(job, command, folder, said):
+    made = job(command, folder=folder, then_command=["touch", "after"])
     made.start()
     state = made.wait_for_end()
-    assert state["state"] == "failed" and "could not be started" in state["reason"]
+    assert state["state"] == "failed" and said in state["reason"] and "No such file" in made.log()
     assert (made.project / "after").exists()
 
 
@@ -225,7 +230,7 @@ def test_after_a_preemption_it_goes_on(job):
 def lose_machine(made: Job) -> None:
     """Kills runner and command, and lets time pass."""
     state = made.state()
-    for pid in (state["runner_pid"], state["pid"]):
+    for pid in (state["runner_pid"], *runner_file.family(state["pid"])):
         os.kill(pid, signal.SIGKILL)
     made.wait(lambda _: not alive(state["pid"]) and not alive(state["runner_pid"]))
     (made.folder / "state.json").write_text(json.dumps(made.state() | {"heartbeat": "2026-01-01T00:00:00.000+00:00"}))
@@ -254,6 +259,19 @@ def test_a_killed_runner_finds_its_command_again(job):
     state = made.wait_for_end()
     assert (state["pid"], state["state"], state["restarts"]) == (pid, "stopped", 0)
     assert (made.project / "checkpoint").exists() and (made.project / "after").exists()
+
+
+@pytest.mark.parametrize("code, ends", [(0, "finished"), (3, "failed")])
+def test_the_exit_code_outlives_the_runner(job, code, ends):
+    made = job(python(f"import os, time; open('ready', 'w'); time.sleep(1); os._exit({code})"), restarts=3)
+    made.start()
+    made.wait_for("ready")
+    state = made.state()
+    os.kill(state["runner_pid"], signal.SIGKILL)
+    made.wait(lambda _: not alive(state["pid"]))
+    made.start()
+    ended = made.wait_for_end()
+    assert (ended["state"], ended["exit_code"], ended["restarts"]) == (ends, code, 0)
 
 
 def test_a_kill_at_any_moment_leaves_a_whole_state(tmp_path):

@@ -25,6 +25,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Iterator
 
+KEEP = "--keep"  # EXIT_FILE COMMAND…: this file as the keeper of a command
 STARTING, RUNNING = "starting", "running"
 FINISHED, FAILED, STOPPED, OUT_OF_TIME, IDLE = ENDS = ("finished", "failed", "stopped", "out-of-time", "idle")
 
@@ -71,6 +72,32 @@ def write_whole(path: Path, value: Any) -> None:
     os.replace(unfinished, path)
 
 
+def read_json(path: Path) -> Any:
+    """What a file holds; None where it does not, or is not there."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def shell_code(code: int) -> int:
+    """Of a process that ended: 128 + N after signal N."""
+    return code if code >= 0 else 128 - code
+
+
+def keep(exit_file: Path, arguments: list[str]) -> int:
+    """Runs a command and keeps its exit code, whatever becomes of the runner; signals to the group end the command only."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        code = shell_code(subprocess.Popen(arguments).wait())
+    except (OSError, ValueError) as error:
+        print(f"[ta] The command could not be started: {error}", file=sys.stderr)
+        code = 127
+    write_whole(exit_file, code)
+    return code
+
+
 # Processes, from /proc
 
 
@@ -103,22 +130,27 @@ def family(leader: int) -> dict[int, float]:
 
 
 class Command:
-    """A process that leads a session of its own: a child, or one that an earlier runner has left."""
+    """A keeper with the command, which lead a session of their own: a child, or what an earlier runner has left.
 
-    def __init__(self, pid: int, child: subprocess.Popen | None = None) -> None:
-        self.pid, self._child, self.began = pid, child, started_at(pid)
+    Args:
+        began: as `started_at` had it.
+        exit_file: where the keeper writes the exit code.
+    """
+
+    def __init__(self, pid: int, began: str | None, exit_file: Path, child: subprocess.Popen | None = None) -> None:
+        self.pid, self.began, self._exit_file, self._child = pid, began, exit_file, child
 
     def ended(self) -> bool:
         """Whether it has ended; `exit_code` is known then."""
-        return self._child.poll() is not None if self._child else started_at(self.pid) != self.began
+        return (
+            self._child.poll() is not None if self._child else self.began is None or started_at(self.pid) != self.began
+        )
 
     @property
     def exit_code(self) -> int | None:
-        """128 + N after signal N, as shells have it; None of one that was not a child."""
-        if self._child is None or self._child.returncode is None:
-            return None
-        code = self._child.returncode
-        return code if code >= 0 else 128 - code
+        """128 + N after signal N, as shells have it; None where not even the keeper has seen the end."""
+        code = read_json(self._exit_file)
+        return shell_code(self._child.returncode) if code is None and self._child else code
 
     def ask_to_end(self) -> None:
         """SIGTERM to its process group, once: a second one would kill a training that writes its checkpoint."""
@@ -186,6 +218,7 @@ class Runner:
         self._asked: str | None = None
         self._beaten = time.monotonic()
         then_done = not self.job.get("then_command") or (self.state.get("then") or {}).get("exit_code") == 0
+        self._exit_file = folder / "exit_code.json"
         if self.state["ended"] and then_done:
             raise Refused(f"{folder.name} has ended ({self.state['state']}); give a new job another name.")
 
@@ -233,9 +266,7 @@ class Runner:
             "state": STARTING, "pid": None, "runner_pid": None, "started": None, "ended": None, "exit_code": None,
             "reason": None, "restarts": 0, "heartbeat": None, "seconds": 0.0,
         }  # fmt: skip
-        with contextlib.suppress(OSError, ValueError):
-            new.update(json.loads((self.folder / "state.json").read_text(encoding="utf-8")))
-        return new
+        return {**new, **(read_json(self.folder / "state.json") or {})}
 
     def write(self, **changes: Any) -> None:
         """The state with these changes; a full disk may keep it from being written, and not the job from being watched."""
@@ -255,20 +286,21 @@ class Runner:
         if why is not None:
             return self._end(why, f"{_REASONS[why]}; its exit code was {command.exit_code}", command.exit_code)
         if command.exit_code is None:
-            return self._end(FAILED, "it ended while no runner was there, so its exit code is not known")
+            return self._end(FAILED, "it was killed while no runner was there")
         failed = command.exit_code != 0
         self._end(
             FAILED if failed else FINISHED, f"exit code {command.exit_code}" if failed else None, command.exit_code
         )
 
     def _left_command(self) -> Command | None:
-        """The command that an earlier runner, killed meanwhile, has left running."""
-        pid = self.state["pid"]
-        if pid is None or started_at(pid) is None or started_at(pid) != self.state.get("pid_began"):
+        """The command that an earlier runner, killed meanwhile, has left running, or that has ended since."""
+        pid, began = self.state["pid"], self.state.get("pid_began")
+        runs = pid is not None and began is not None and started_at(pid) == began
+        if not runs and (pid is None or read_json(self._exit_file) is None):
             return None
-        self._say("The runner was killed and is here again; the command runs.")
-        self.write(seconds=self.state["seconds"] + seconds_since(self._last_heartbeat))
-        return Command(pid)
+        self._say("The runner was killed and is here again.")
+        self.write(seconds=self.state["seconds"] + (seconds_since(self._last_heartbeat) if runs else 0))
+        return Command(pid, began, self._exit_file)
 
     def _start(self) -> Command:
         again = self.state["state"] == RUNNING
@@ -282,9 +314,11 @@ class Runner:
             self.job.get("resume_arguments") or [] if again and self._can_resume() else []
         )
         try:
+            with contextlib.suppress(FileNotFoundError):
+                self._exit_file.unlink()
             with open(self.log, "ab") as log:
                 child = subprocess.Popen(
-                    arguments,
+                    [sys.executable, os.path.abspath(__file__), KEEP, str(self._exit_file), *arguments],
                     cwd=self.project / (self.job.get("folder") or "."),
                     env=self._environment,
                     stdin=subprocess.DEVNULL,
@@ -294,7 +328,7 @@ class Runner:
                 )
         except (OSError, ValueError) as error:
             raise Refused(f"the command could not be started: {error}") from None
-        command, self._beaten = Command(child.pid, child), time.monotonic()
+        command, self._beaten = Command(child.pid, started_at(child.pid), self._exit_file, child), time.monotonic()
         self.write(
             state=RUNNING,
             pid=child.pid,
@@ -495,6 +529,8 @@ def detach(log: Path) -> None:
 
 
 def main() -> int:
+    if sys.argv[1:2] == [KEEP]:
+        return keep(Path(sys.argv[2]), sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="PROJECT/.ta/jobs/NAME")
     parser.add_argument("--tmux", action="store_true", help="in tmux, where there is one")

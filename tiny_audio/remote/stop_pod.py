@@ -17,7 +17,7 @@ from pathlib import Path
 
 KEY = "RUNPOD_API_KEY"
 URL = "https://api.runpod.io"
-SECONDS = 30.0  # for each try
+SECONDS = 15.0  # for each try; all of them within the THEN_SECONDS of the runner
 QUERY = "mutation stop($input: PodStopInput!) { podStop(input: $input) { id desiredStatus } }"
 
 
