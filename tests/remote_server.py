@@ -88,7 +88,7 @@ class Server:
         environment = {
             "HOME": self.home, "PATH": f"{self.bin}:/usr/bin:/bin", "PYTHONPATH": sysconfig.get_path("purelib"),
             "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0",
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1", **self.environment,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1", "TMUX_TMPDIR": self.folder, **self.environment,
         }  # fmt: skip
         settings = " ".join(f'"{name}={value}"' for name, value in environment.items())
         text = CONFIG.format(port=self.port, folder=self.folder, sftp=sftp_server(), environment=settings)

@@ -176,7 +176,10 @@ def test_secrets_are_seen_by_the_job_alone(ta, server, monkeypatch, capfd):
     done, shown = threading.Event(), []
 
     def sample() -> None:
+        tmux = {**os.environ, "TMUX_TMPDIR": str(server.folder)}
         while not done.is_set():
+            listed = subprocess.run(["tmux", "show-environment", "-g"], env=tmux, capture_output=True, check=False)
+            shown.append(TOKEN.encode() in listed.stdout)
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
                     shown.append(TOKEN.encode() in path.read_bytes())

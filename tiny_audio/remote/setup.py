@@ -15,7 +15,13 @@ from .sync import OURS
 
 ENVIRONMENT = f"{OURS}/env"
 # Waits for the lock in its first argument, and becomes the command after it, which holds the lock: two at once would mix.
-LOCKED = "import fcntl, os, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); os.set_inheritable(f.fileno(), True); os.execvp(sys.argv[2], sys.argv[2:])"
+LOCKED = """
+import fcntl, os, sys
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+os.set_inheritable(file.fileno(), True)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 LOCK = ["python3", "-c", LOCKED, f"{OURS}/setup.lock"]
 MADE_FROM = f"{OURS}/setup.json"
 NEWS = ("Collecting", "Downloading", "Installing", "Successfully")  # first words of pip's lines that people wait for
