@@ -39,8 +39,8 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"
     HOSTILE
 )
 NAMES = TEXT.filter(lambda name: name not in ("", ".", "..") and "/" not in name and len(name.encode()) < 100)
-OFTEN = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
-SELDOM = settings(OFTEN, max_examples=8)
+OFTEN = settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+SELDOM = settings(OFTEN, max_examples=5)
 
 
 @pytest.fixture(scope="module")

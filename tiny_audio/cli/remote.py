@@ -164,9 +164,9 @@ def attach(
     pull: Annotated[bool, typer.Option("--pull/--no-pull", help="Fetch the results at the end.")] = True,
 ) -> int:
     """Come back to a job: its log until it ends, then its results."""
-    from tiny_audio.remote.work import attach
+    from tiny_audio.remote.work import watch
 
-    return attach(connection, job, lines, pull)
+    return watch(connection, job, lines, pull)
 
 
 @app.command()
@@ -180,10 +180,10 @@ def logs(
     """The end of a job's log."""
     from tiny_audio.remote.follow import log_tail, show_text
     from tiny_audio.remote.jobs import find_job
-    from tiny_audio.remote.work import attach
+    from tiny_audio.remote.work import watch
 
     if follow:
-        return attach(connection, job, lines, fetch=False)
+        return watch(connection, job, lines, fetch=False)
     text, _ = log_tail(connection, find_job(connection, job).name, lines)
     show_text(text.decode("utf-8", "replace"))
     return 0

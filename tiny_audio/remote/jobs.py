@@ -210,6 +210,9 @@ def holding(connection: Connection, name: str) -> Iterator[None]:
     thread.start()
     try:
         yield
+    except KeyboardInterrupt:
+        connection.close()  # perhaps in the middle of an answer
+        raise
     finally:
         done.set()
         connection.lasting(lambda: connection.remove(path))

@@ -23,6 +23,7 @@ class Pulled:
     files: int  # all that are there
     fetched: int
     bytes: int
+    whole: bool  # every hash agrees
 
 
 def pull(connection: Connection, names: Sequence[str], into: Path, growing: bool = False) -> Pulled:
@@ -45,13 +46,13 @@ def pull(connection: Connection, names: Sequence[str], into: Path, growing: bool
         there = connection.lasting(lambda: connection.script("probe.py", "hashes", folder, *wanted))
         differ = [name for name, digest in there.items() if digest_of(into / name) != digest]
         if not differ:
-            return Pulled(len(there), fetched, size)
+            return Pulled(len(there), fetched, size, whole=True)
         say(f"{len(differ)} files have changed meanwhile; fetching them again.")
     told = f"{len(differ)} of {len(there)} files differ from those on {connection.target}: {', '.join(differ[:3])}"
     if not growing:
         raise TinyAudioError(f"{told}; run the same command again, and look at the disks if it stays so.")
     warn(f"{told}; the job still writes them. Pull again when it has ended.")
-    return Pulled(len(there), fetched, size)
+    return Pulled(len(there), fetched, size, whole=False)
 
 
 def digest_of(path: Path) -> str | None:

@@ -1,7 +1,7 @@
 """What `ta remote train`, `eval` and `run` do: send the project, start the job, show its log, fetch its results."""
 
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,7 +139,7 @@ def submit(connection: Connection, job: Job, wishes: Wishes) -> int:
     if wishes.detach:
         say(come_back(connection, job.name))
         return 0
-    return watch(connection, job.name, 0, wishes.pull)
+    return watch(connection, job.name, None, wishes.pull)
 
 
 def with_wishes(connection: Connection, job: Job, wishes: Wishes) -> Job:
@@ -170,30 +170,38 @@ def then_command(connection: Connection, then: str) -> list[str] | None:
     return stop_command(pod)
 
 
-def watch(connection: Connection, name: str, offset: int, fetch: bool, show: Callable[[str], None] = show_text) -> int:
-    """Shows a job's log from a place on until it ends, and fetches its results; Ctrl-C leaves it running."""
-    job = find_job(connection, name).job
-    fetch = fetch and job.get("output") is not None
+def watch(connection: Connection, name: str | None, lines: int | None, fetch: bool) -> int:
+    """Shows a job's log until it ends, and fetches its results; Ctrl-C leaves it running.
+
+    Args:
+        name: None for the newest job.
+        lines: of what the log holds already; None for all.
+        fetch: also its results, if it has some.
+    """
+    name = name or find_job(connection, None).name
     try:
-        with holding(connection, name) if fetch and job.get("then_command") else nullcontext():
-            seen = follow(connection, name, show, offset)
-            out(describe(seen))
-            if (price := job.get("dollars_per_hour")) is not None:
-                out(bill(seen.state, price))
-            if fetch and connection.lasting(lambda: connection.exists(f"{connection.target.folder}/{job['output']}")):
-                fetch_results(connection, seen, Path.cwd())
+        seen = _watch(connection, name, lines, fetch)
     except KeyboardInterrupt:
         say(f"\nDetached; {name} goes on. {come_back(connection, name)}")
         return 0
     return exit_code(seen.state)
 
 
-def attach(connection: Connection, name: str | None, lines: int, fetch: bool) -> int:
-    """Comes back to a job: the end of its log, then as `watch`."""
-    name = find_job(connection, name).name
-    text, offset = log_tail(connection, name, lines)
-    show_text(text.decode("utf-8", "replace"))
-    return watch(connection, name, offset, fetch)
+def _watch(connection: Connection, name: str, lines: int | None, fetch: bool) -> Seen:
+    seen, offset = find_job(connection, name), 0
+    if lines is not None:
+        text, offset = log_tail(connection, name, lines)
+        show_text(text.decode("utf-8", "replace"))
+    fetch = fetch and has_results(seen)
+    with holding(connection, name) if fetch and seen.job.get("then_command") else nullcontext():
+        seen = follow(connection, name, show_text, offset)
+        out(describe(seen))
+        if (price := seen.job.get("dollars_per_hour")) is not None:
+            out(bill(seen.state, price))
+        output = f"{connection.target.folder}/{seen.job.get('output')}"
+        if fetch and connection.lasting(lambda: connection.exists(output)):
+            fetch_results(connection, seen, Path.cwd())
+    return seen
 
 
 def fetch_results(connection: Connection, seen: Seen, into: Path) -> None:
@@ -213,9 +221,8 @@ def output_of(seen: Seen) -> str:
 def fetch_paths(connection: Connection, paths: Sequence[str], into: Path, growing: bool = False) -> None:
     """Files and folders below the project's, to the same places here; says what came."""
     pulled = pull(connection, paths, into, growing)
-    say(
-        f"Pulled {', '.join(paths)}: {pulled.files} files, {pulled.fetched} fetched, {size(pulled.bytes)}; their hashes agree."
-    )
+    hashes = "; their hashes agree" if pulled.whole else ""
+    say(f"Pulled {', '.join(paths)}: {pulled.files} files, {pulled.fetched} fetched, {size(pulled.bytes)}{hashes}.")
 
 
 def stop(connection: Connection, name: str | None, kill: bool) -> Seen:
