@@ -215,13 +215,22 @@ def test_a_machine_that_was_taken_back_is_told(ta, server, connection):
     assert "is over: lost" in ta("remote", "stop", "lost", code=1)
 
 
-def test_what_comes_after_waits_for_the_pull(ta, server, project, monkeypatch):
+def test_what_comes_after_waits_for_the_pull(ta, server, connection, project, monkeypatch):
     from tiny_audio.remote import work
 
-    monkeypatch.setattr(work, "SHUTDOWN", ["sh", "-c", "date +%s.%N > shut-down"])
-    ta("remote", "run", "--no-deploy", "--name", "down", "--then", "shutdown", "true")
+    monkeypatch.setattr(work, "SHUTDOWN", ["sh", "-c", "rm -r outputs/down; touch shut-down"])
+    make = "mkdir -p outputs/down; head -c 20000000 /dev/zero > outputs/down/model"
+    job = work.Job("down", ["sh", "-c", make], output="outputs/down")
+    assert work.submit(connection, job, work.Wishes(then="shutdown", deploy=False)) == 0
+    assert (project / "outputs/down/model").stat().st_size == 20_000_000
     until((server.home / "tiny-audio/shut-down").is_file, "the shutdown")
-    assert json.loads(job_file(server, "down", "job.json").read_text())["then"] == "shutdown"
+    assert not (server.home / "tiny-audio/outputs/down").exists()
+
+
+def test_an_environment_in_use_is_not_replaced(ta, server):
+    ta("remote", "run", "--no-deploy", "--name", "uses", "--detach", "--", "sleep", "60")
+    assert "uses runs in it" in ta("remote", "setup", "--anew", code=1)
+    ta("remote", "stop", "uses")
 
 
 def test_tensorboard_comes_through_a_tunnel_and_ends_with_it(ta, server, connection):

@@ -159,6 +159,16 @@ def test_the_agents_key_is_shown(server, tmp_path, monkeypatch):
         config.write_text(f"UserKnownHostsFile {server.folder}/known_hosts\nIdentityFile {tmp_path}/none\n")
         with connect(server.target(ssh_config=str(config))) as connection:
             assert connection.run(["true"]).exit_code == 0
+        shutil.copy(server.folder / "client_key.pub", tmp_path / "only.pub")
+        for name, told in (("only", None), ("none", "there was no key")):
+            config.write_text(
+                f"UserKnownHostsFile {server.folder}/known_hosts\nIdentityFile {tmp_path}/{name}\nIdentitiesOnly yes\n"
+            )
+            if told:
+                assert told in refusal(server.target(ssh_config=str(config)))
+            else:
+                with connect(server.target(ssh_config=str(config))):
+                    pass
     finally:
         agent.kill()
         agent.wait()

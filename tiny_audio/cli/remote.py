@@ -385,12 +385,12 @@ def pull(
     Goes on where it was broken off, and compares the hash of every file.
     """
     from tiny_audio.remote.jobs import find_job
-    from tiny_audio.remote.work import fetch_paths, fetch_results
+    from tiny_audio.remote.work import fetch_paths, fetch_results, has_results
 
     if paths:
         fetch_paths(connection, paths, into)
     else:
-        fetch_results(connection, find_job(connection, job, with_output=True), into)
+        fetch_results(connection, find_job(connection, job, has_results), into)
 
 
 @app.command()

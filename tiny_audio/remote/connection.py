@@ -364,8 +364,13 @@ def log_in(transport: "Transport", hop: Hop) -> None:
     from paramiko import Agent, AuthenticationException, SSHException
 
     tried, locked = [], []
-    files = [(str(path), load_key(path)) for path in hop.identities]
-    agent = [] if hop.only_identities else [(f"agent: {key.name}", key) for key in Agent().get_keys()]
+    files = [(str(path), load_key(path)) for path in hop.identities if path.is_file() and path.suffix != ".pub"]
+    wanted = public_keys(hop)
+    agent = [
+        (f"agent: {key.name}", key)
+        for key in Agent().get_keys()
+        if not hop.only_identities or key.get_base64() in wanted
+    ]
     for name, key in [*files, *agent]:
         if key is None:
             locked.append(name)
@@ -382,6 +387,12 @@ def log_in(transport: "Transport", hop: Hop) -> None:
         f"; locked by a passphrase or unreadable, so `ssh-add` them: {', '.join(locked)}" if locked else ""
     )
     raise TinyAudioError(f"{hop} takes none of the keys ({shown}); name the right one by --identity.")
+
+
+def public_keys(hop: Hop) -> set[str]:
+    """What the public halves of its identities hold, in base 64: an agent may have the private ones."""
+    files = [path if path.suffix == ".pub" else path.with_name(f"{path.name}.pub") for path in hop.identities]
+    return {word for path in files if path.is_file() for word in path.read_text("utf-8", "replace").split()}
 
 
 def load_key(path: Any) -> "PKey | None":

@@ -3,8 +3,8 @@
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -120,11 +120,12 @@ def job_folder(connection: Connection, name: str) -> str:
     return f"{connection.target.folder}/{JOBS}/{name}"
 
 
-def start(connection: Connection, job: Job, values: dict[str, str]) -> None:
+def start(connection: Connection, job: Job, values: dict[str, str], hold: bool = False) -> None:
     """Sends a job and starts it; it goes on without the link.
 
     Args:
         values: of its secrets; they go into a file that its runner deletes, never onto a command line.
+        hold: what comes after it waits at first, however soon it ends; see `holding`.
 
     Raises:
         TinyAudioError: one of its name is there, or it cannot be started.
@@ -137,9 +138,14 @@ def start(connection: Connection, job: Job, values: dict[str, str]) -> None:
     connection.lasting(lambda: connection.make_folder(folder, 0o700))
     files = {f"{folder}/job.json": json.dumps(content, indent=1).encode(), **runner_file(connection)}
     files |= {f"{folder}/secrets": json.dumps(values).encode()} if values else {}
+    files |= {f"{folder}/hold": b""} if hold else {}
     for path, text in files.items():
         connection.lasting(lambda path=path, text=text: connection.write(path, text, 0o600))  # type: ignore[misc]
-    connection.lasting(lambda: launch(connection, job.name))
+    try:
+        connection.lasting(lambda: launch(connection, job.name))
+    except TinyAudioError:
+        connection.lasting(lambda: connection.remove(f"{folder}/secrets"))
+        raise
 
 
 def runner_file(connection: Connection) -> dict[str, bytes]:
@@ -169,20 +175,17 @@ def look_at_jobs(connection: Connection) -> tuple[list[Seen], list[dict[str, str
     return jobs, found["gpus"]
 
 
-def find_job(connection: Connection, name: str | None, *, with_output: bool = False) -> Seen:
-    """A job by its name; the newest for None.
-
-    Args:
-        with_output: the newest of those that have a folder of results.
+def find_job(connection: Connection, name: str | None, suits: Callable[[Seen], bool] = lambda seen: True) -> Seen:
+    """A job by its name; for None the newest that suits.
 
     Raises:
         TinyAudioError: there is none.
     """
     jobs, _ = look_at_jobs(connection)
-    found = [job for job in jobs if (job.name == name if name else job.job.get("output") or not with_output)]
+    found = [seen for seen in jobs if (suits(seen) if name is None else seen.name == name)]
     if not found:
-        names = ", ".join(job.name for job in jobs[-5:]) or "there is none yet"
-        raise TinyAudioError(f"No job {name or 'with results'} on {connection.target} ({names}).")
+        names = ", ".join(seen.name for seen in jobs[-5:]) or "there is none yet"
+        raise TinyAudioError(f"No {f'job {name}' if name else 'such job'} on {connection.target} (jobs: {names}).")
     return found[-1]
 
 
@@ -198,7 +201,7 @@ def holding(connection: Connection, name: str) -> Iterator[None]:
     path, done = f"{job_folder(connection, name)}/hold", Event()
 
     def keep() -> None:
-        with Connection(connection.target) as own:
+        with suppress(TinyAudioError), Connection(connection.target) as own:
             while not done.wait(HOLD_SECONDS):
                 own.lasting(lambda: own.write(path, b""))
 

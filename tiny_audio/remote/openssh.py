@@ -21,7 +21,7 @@ class Hop:
     port: int
     user: str
     identities: tuple[Path, ...]
-    only_identities: bool  # none of the agent's others
+    only_identities: bool  # of the agent's keys these alone
     known_hosts: tuple[Path, ...]  # the first is written to
     jumps: tuple[Target, ...]
 
@@ -59,7 +59,7 @@ def resolve(target: Target) -> Hop:
         host=said["hostname"][0],
         port=int(said["port"][0]),
         user=said["user"][0],
-        identities=tuple(path for name in said["identityfile"] if (path := Path(name).expanduser()).is_file()),
+        identities=tuple(Path(name).expanduser() for name in said["identityfile"]),
         only_identities=said["identitiesonly"] == ["yes"],
         known_hosts=tuple(Path(name).expanduser() for name in " ".join(said["userknownhostsfile"]).split()),
         jumps=jumps(said["proxyjump"], target),

@@ -8,11 +8,15 @@ from tiny_audio.console import say
 from tiny_audio.errors import TinyAudioError
 
 from .connection import Connection
+from .jobs import look_at_jobs
 from .machine import Project, choose_python, keeps_torch, look
 from .openssh import last_line
 from .sync import OURS
 
 ENVIRONMENT = f"{OURS}/env"
+# Waits for the lock in its first argument, and becomes the command after it, which holds the lock: two at once would mix.
+LOCKED = "import fcntl, os, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); os.set_inheritable(f.fileno(), True); os.execvp(sys.argv[2], sys.argv[2:])"
+LOCK = ["python3", "-c", LOCKED, f"{OURS}/setup.lock"]
 MADE_FROM = f"{OURS}/setup.json"
 NEWS = ("Collecting", "Downloading", "Installing", "Successfully")  # first words of pip's lines that people wait for
 RECIPE = 1  # of this file: another number makes every environment anew
@@ -31,12 +35,17 @@ def setup(connection: Connection, root: Path, anew: bool = False) -> bool:
         Whether something had to be done.
 
     Raises:
-        TinyAudioError: no Python there fits, or pip fails.
+        TinyAudioError: no Python there fits, a job uses the environment that is to be replaced, or pip fails.
     """
     project = Project(root)
     wanted = {"recipe": RECIPE, "hash": hashlib.sha256(project.text).hexdigest(), "extras": project.extras}
     if not anew and wanted == made_from(connection) and works(connection):
         return False
+    if busy := [job.name for job in look_at_jobs(connection)[0] if job.alive]:
+        raise TinyAudioError(
+            f"The environment on {connection.target} is to be made anew, and {', '.join(busy)} runs in it; wait, `ta remote stop` it, "
+            "or add --no-deploy."
+        )
     found = look(connection)
     python = choose_python(found, project)
     kept = keeps_torch(python, project, found["gpus"])
@@ -81,7 +90,9 @@ def done(connection: Connection, command: list[str], failed: str) -> None:
         if line.startswith(NEWS):
             say(line)
 
-    output = connection.lasting(lambda: connection.run(command, folder=connection.target.folder, on_line=show))
+    output = connection.lasting(
+        lambda: connection.run([*LOCK, *command], folder=connection.target.folder, on_line=show)
+    )
     if output.exit_code:
         told = next((line for line in lines if line.startswith(("ERROR", "Error"))), last_line("\n".join(lines)))
         raise TinyAudioError(f"{failed} on {connection.target}: {told.strip()}")

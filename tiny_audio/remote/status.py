@@ -3,10 +3,9 @@
 from datetime import datetime
 
 from tiny_audio.console import out, table
-from tiny_audio.errors import TinyAudioError
 
 from .connection import Connection
-from .jobs import Seen, look_at_jobs
+from .jobs import Seen, find_job, look_at_jobs
 
 COLUMNS = ("job", "state", "started", "time", "step", "loss", "WER", "left", "cost")
 RIGHT = ("time", "step", "loss", "WER", "left", "cost")
@@ -27,12 +26,8 @@ def show_status(connection: Connection, name: str | None) -> None:
     Raises:
         TinyAudioError: there is none of that name.
     """
-    jobs, gpus = look_at_jobs(connection)
-    chosen = [job for job in jobs if name in (None, job.name)]
-    if not chosen and name is not None:
-        raise TinyAudioError(f"No job {name} on {connection.target}; `ta remote list` shows them.")
-    out(describe(chosen[-1]) if chosen else f"No job on {connection.target} yet.")
-    for gpu in gpus:
+    out(describe(find_job(connection, name)))
+    for gpu in look_at_jobs(connection)[1]:
         out(f"GPU {gpu['name']}: {gpu['utilization']} % busy, {gpu['memory_used']} of {gpu['memory_total']} MiB")
 
 

@@ -86,11 +86,21 @@ def train(connection: Connection, arguments: Sequence[str], wishes: Wishes, resu
             resume_arguments=["--resume", "auto"],
         )
         return submit(connection, replace(job, resume_needs=f"{glob.escape(output)}/checkpoint-*"), wishes)
-    before = find_job(connection, None if resume == "auto" else resume, with_output=True)
+    before = find_job(connection, None if resume == "auto" else resume, is_training)
     if before.word in UNDER_WAY:
         raise TinyAudioError(f"{before.name} is running; `ta remote stop {before.name}` it first, or `attach` to it.")
-    output = before.job["output"]
+    output = output_of(before)
     return submit(connection, Job(name, [*TA, "train", "--resume", output, *arguments], output=output), wishes)
+
+
+def is_training(seen: Seen) -> bool:
+    """Whether it is a job of `train`."""
+    return tuple(seen.job["command"][: len(TA) + 1]) == (*TA, "train")
+
+
+def has_results(seen: Seen) -> bool:
+    """Whether it has a folder of results."""
+    return seen.job.get("output") is not None
 
 
 def evaluate(connection: Connection, arguments: Sequence[str], wishes: Wishes) -> int:
@@ -124,7 +134,7 @@ def submit(connection: Connection, job: Job, wishes: Wishes) -> int:
     job = with_wishes(connection, job, wishes)
     if wishes.deploy:
         deploy(connection, Path.cwd())
-    start(connection, job, values)
+    start(connection, job, values, hold=wishes.pull and not wishes.detach)
     say(f"{job.name} runs on {connection.target}, with or without this link.")
     if wishes.detach:
         say(come_back(connection, job.name))
@@ -193,7 +203,7 @@ def fetch_results(connection: Connection, seen: Seen, into: Path) -> None:
 
 def output_of(seen: Seen) -> str:
     """A job's folder of results, below the project's."""
-    if seen.job.get("output") is None:
+    if not has_results(seen):
         raise TinyAudioError(
             f"{seen.name} has no folder of results that is known; name paths: `ta remote pull PATH …`."
         )
