@@ -1,6 +1,7 @@
-"""The pictures in docs/images: what `ta eval` prints, and the page of `ta analysis report`, from two real evaluations.
+"""The pictures in docs/images: what `ta eval` prints, the page of `ta analysis report`, and that of `ta demo`.
 
-python -m recipes.screenshots outputs/quickstart-…/best   # a checkpoint of `make quickstart`, shown beside nano
+python -m recipes.screenshots outputs/quickstart-…/best          # a checkpoint of `make quickstart`, shown beside nano
+python -m recipes.screenshots outputs/quickstart-…/best --demo   # the demo's alone
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,9 @@ RUNS = Path("outputs/screenshots")
 ROWS, COLUMNS = 40, 100  # of the terminal
 TA = [sys.executable, "-m", "tiny_audio.cli.main"]
 DESK, PHONE = {"width": 1200, "height": 1400}, {"width": 375, "height": 1000}
+DEMO_DESK, DEMO_PHONE = {"width": 1100, "height": 860}, {"width": 390, "height": 844}
+DEMO_PORT = 7899
+SPOKEN = 35  # row of quickstart's test split: nine digits
 
 
 def printed(command: list[str]) -> str:
@@ -69,11 +76,71 @@ def photograph(report: Path, file: Path, size: dict[str, int], scheme: str, hear
         browser.close()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint")
-    folders = {"nano": RUNS / "nano", parser.parse_args().checkpoint: RUNS / "quickstart"}
-    IMAGES.mkdir(exist_ok=True)
+@contextmanager
+def demo_of(*models: str) -> Iterator[str]:
+    """The address of a demo that runs meanwhile."""
+    named = [argument for model in models for argument in ("-m", model)]
+    command = [*TA, "demo", "--port", str(DEMO_PORT), *named]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while "runs at" not in (line := process.stderr.readline()):  # type: ignore[union-attr]
+                if not line:
+                    raise SystemExit("Error: the demo did not start.")
+            yield f"http://127.0.0.1:{DEMO_PORT}/"
+        finally:
+            process.terminate()
+
+
+def write_spoken(folder: Path) -> Path:
+    """A clip of the quickstart corpus as a file, WAV of 16 kHz, with a moment of silence before it."""
+    import numpy as np
+    import soundfile
+    from pyarrow import parquet
+
+    from tiny_audio import embedded, load_audio
+
+    row = parquet.read_table(embedded("quickstart") / "test.parquet").slice(SPOKEN, 1).to_pylist()[0]
+    file = folder / "telephone-number.wav"
+    silence = np.zeros(4000, np.float32)
+    soundfile.write(file, np.concatenate([silence, load_audio(row["audio"]), silence]), 16_000)
+    return file
+
+
+def photograph_demo(url: str, spoken: Path, name: str, size: dict[str, int]) -> None:
+    """The demo, light and dark: an uploaded clip while a word of it is heard; on a phone also a recording."""
+    arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--use-fake-ui-for-media-stream"]
+    arguments += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={spoken.resolve()}%noloop"]
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
+        for scheme, suffix in (("light", ""), ("dark", "-dark")):
+            page: Any = browser.new_page(viewport=size, color_scheme=scheme, permissions=["microphone"])
+            page.goto(url)
+            page.wait_for_selector("#models li.ready:last-child")
+            if size is DEMO_PHONE and scheme == "dark":
+                page.click("#record")
+                page.wait_for_selector("#live-text:has-text('five one')")
+            else:
+                page.set_input_files("#file", spoken)
+                page.wait_for_selector("body[data-state=ready] article:last-child .downloads")
+                page.wait_for_selector("body[data-state=ready]")
+                page.click(".word.timed >> text=nine >> nth=0")
+                page.wait_for_timeout(120)  # until it is heard
+            page.screenshot(path=IMAGES / f"{name}{suffix}.png", full_page=True)
+            page.close()
+        browser.close()
+
+
+def draw_demo(checkpoint: str) -> None:
+    pictures = {"demo": (DEMO_DESK, "nano", checkpoint), "demo-phone": (DEMO_PHONE, "nano")}
+    with tempfile.TemporaryDirectory() as folder:
+        spoken = write_spoken(Path(folder))
+        for name, (size, *models) in pictures.items():
+            with demo_of(*models) as url:
+                photograph_demo(url, spoken, name, size)
+
+
+def draw_evaluations(checkpoint: str) -> None:
+    folders = {"nano": RUNS / "nano", checkpoint: RUNS / "quickstart"}
     for model, folder in folders.items():
         evaluate = ["eval", "-m", model, "-d", "quickstart", "--keep-audio", "--output-dir", str(folder)]
         text = printed([*TA, *evaluate])
@@ -84,6 +151,17 @@ def main() -> None:
     photograph(report, IMAGES / "report.png", DESK, "light")
     photograph(report, IMAGES / "report-dark.png", DESK, "dark")
     photograph(report, IMAGES / "report-phone.png", PHONE, "dark", heard=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("--demo", action="store_true")
+    given = parser.parse_args()
+    IMAGES.mkdir(exist_ok=True)
+    draw_demo(given.checkpoint)
+    if not given.demo:
+        draw_evaluations(given.checkpoint)
     for file in sorted(IMAGES.iterdir()):
         print(f"{file}: {file.stat().st_size // 1000} kB")
 

@@ -154,6 +154,26 @@ def settings_of(parts):
     return make
 
 
+@pytest.fixture
+def network(monkeypatch, tmp_path):
+    """`network(endpoint, token)`: huggingface_hub goes there, without Xet, and with a cache of the test's own."""
+    from huggingface_hub import constants
+
+    def use(endpoint: str, token: str = "hf_right") -> None:
+        values = {
+            "ENDPOINT": endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "hub-cache"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+        }
+        for name, value in values.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", token)
+
+    return use
+
+
 # In CI, with the recordings there, nothing may be skipped: a skip hides what the test would have shown.
 _skipped: list[str] = []
 

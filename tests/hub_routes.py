@@ -67,6 +67,15 @@ def repository_routes(hub: Hub) -> APIRouter:
         hub.readable(request, kind, name)
         del hub.repositories[kind, name]
 
+    @routes.get("/api/{kinds}/{owner}/{name}/auth-check")
+    async def auth_check(request: Request, kinds: str, owner: str, name: str):
+        hub.readable(request, kinds, f"{owner}/{name}")
+
+    @routes.get("/api/{kinds}/{owner}/{name}/auth-check/write")
+    async def auth_check_write(request: Request, kinds: str, owner: str, name: str):
+        hub.readable(request, kinds, f"{owner}/{name}")
+        hub.owned(request, owner)
+
     @routes.post("/api/{kinds}/{owner}/{name}/branch/{branch}")
     async def create_branch(request: Request, kinds: str, owner: str, name: str, branch: str):
         hub.owned(request, owner)

@@ -6,12 +6,14 @@ buckets and search. Space runtimes and Inference Endpoints are routers of other 
 
 import asyncio
 import hashlib
+import os
 import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import quote
 
 import uvicorn
@@ -19,6 +21,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
 ACCOUNT, ORGANIZATION = "me", "my-lab"  # where the token may write
+CHECKOUT = Path(__file__).resolve().parents[1]
 READ_TOKEN = "hf_read"  # of an account that may only read
 FIRST_FILE = {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}  # of a new repository
 
@@ -90,6 +93,11 @@ class Hub:
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         self.url = ""
+
+    def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
+        """Of a process of its own that takes this for the Hub, with its cache in `home`."""
+        own = {"HF_ENDPOINT": self.url, "HF_TOKEN": token or self.token, "HF_HOME": str(home)}
+        return {**os.environ, **own, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(CHECKOUT)}
 
     @property
     def other_url(self) -> str:

@@ -97,7 +97,7 @@ def test_a_table_of_ones_own(monkeypatch, tmp_path, capsys):
     own_file().parent.mkdir()
     own_file().write_text("utilisation: 0.2\ngpus:\n  H200: {dollars: 1.0}\n  B200: {tflops: 2250, dollars: 5}\n")
     table = gpu_table()
-    assert table.utilisation == 0.2 and table.gpus["H200"] == Gpu(989.4, 1.0) and table.gpus["B200"].tflops == 2250
+    assert table.utilisation == 0.2 and table.gpus["H200"] == Gpu(989.4, 1.0, 700) and table.gpus["B200"].tflops == 2250
     own_file().write_text("gpus: {H200: {dolars: 1}}")
     with pytest.raises(TinyAudioError, match="gpus.yaml cannot be read"):
         gpu_table()

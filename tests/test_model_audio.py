@@ -9,6 +9,7 @@ import wave
 import av
 import numpy as np
 import pytest
+from data_helpers import encoded
 
 from tiny_audio.audio.reading import load_audio, stream_audio
 from tiny_audio.audio.segment import is_silent, quietest_cut, split_windows
@@ -48,6 +49,14 @@ def test_what_names_other_files_is_no_audio(kind, tmp_path, monkeypatch):
     write_wav(tmp_path / "secret.wav", sine(1.0, 16_000), 16_000)
     with pytest.raises(ValueError, match="not readable audio"):
         load_audio(PLAYLISTS[kind].encode())
+
+
+def test_a_stream_that_begins_in_mid_file_is_damage():
+    """PyAV has no name for it: an IndexError of its own."""
+    damaged = bytearray(encoded(sine(1.0, 16_000), "mpegts", "aac"))
+    damaged[26 * 188 + 2] = 31  # in the header of the 27th packet: which stream it belongs to
+    with pytest.raises(ValueError, match="changes in mid-file"):
+        load_audio(bytes(damaged))
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 96_000])

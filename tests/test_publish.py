@@ -2,7 +2,6 @@
 
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,23 +13,11 @@ from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.training import train
 from tiny_audio.training.checkpoints import checkpoints
+from tiny_audio.training.record import Record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PUSH = "training.push_to=me/mine"
 EACH_STEP = (PUSH, "training.eval_steps=1", "training.save_steps=1")
-
-
-@pytest.fixture
-def network(monkeypatch) -> Callable[[str, str], None]:
-    """`network(endpoint, token)`: huggingface_hub goes there."""
-    from huggingface_hub import constants
-
-    def use(endpoint: str, token: str = "hf_right") -> None:
-        for name, value in {"ENDPOINT": endpoint, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", token)
-
-    return use
 
 
 @pytest.fixture
@@ -43,7 +30,7 @@ def server(network) -> Hub:
 def stored(server: Hub, folder: Path) -> Path:
     """A run's folder made of the repository, as docs/interruptions.md says."""
     for name, content in server.files.items():
-        of_run = name.startswith("checkpoint-") or name in ("settings.yaml", "log.jsonl")
+        of_run = name.startswith("checkpoint-") or name in ("settings.yaml", "log.jsonl", "run.json")
         file = folder / name if of_run else folder / "best" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
@@ -74,11 +61,13 @@ def test_the_best_model_and_the_newest_checkpoint_are_on_the_hub(server, setting
     copy = stored(server, tmp_path / "elsewhere")
     best = tmp_path / "run" / "best"
     for file in (path.relative_to(best) for path in best.rglob("*") if path.is_file()):
-        assert (copy / "best" / file).read_bytes() == (best / file).read_bytes()
+        same = (copy / "best" / file).read_bytes() == (best / file).read_bytes()
+        assert same or file.name == "config.json"  # which is pushed without the paths of this machine
     assert [path.name for path in checkpoints(copy)] == ["checkpoint-6"]
     assert isinstance(ASRModel.from_pretrained(copy / "best"), ASRModel)
     assert run(["train", "--resume", str(copy), "training.max_steps=7", "training.save_steps=7"]) == 0
     assert len(log_of(copy, "loss")) == 7
+    assert [session.steps for session in Record.read(copy).sessions] == [[0, 6], [6, 7]]
 
 
 def test_a_hub_that_fails_is_said_and_the_run_ends_well(server, settings_of, tmp_path, capsys):
@@ -134,3 +123,11 @@ def test_a_hub_that_never_answers_does_not_hold_the_training_up(network, setting
         network(f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert "checkpoint-3 is not at me/mine" in train(settings_of(tmp_path / "run", PUSH)).summary()
     assert "Warning: The Hub has not answered" in capsys.readouterr().err
+
+
+def test_what_is_pushed_names_no_folder_of_this_machine(server, settings_of, parts, tmp_path):
+    train(settings_of(tmp_path / "run", PUSH, "model.self_contained=true"))
+    folder = parts[0].split("=")[1]
+    assert folder.encode() in (tmp_path / "run" / "best" / "config.json").read_bytes()  # the run's own stays
+    assert not [name for name, content in server.files.items() if folder.encode() in content]
+    assert isinstance(ASRModel.from_pretrained(stored(server, tmp_path / "elsewhere") / "best"), ASRModel)

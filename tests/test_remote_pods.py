@@ -155,6 +155,8 @@ def test_a_pod_that_costs_more_than_agreed_is_terminated(account, when, capsys):
         pods(*CREATE, "--yes")
     assert account.inputs and not account.pods
     assert "was terminated" in capsys.readouterr().err
+    if when == "created":
+        assert account.asked.count("GET /v2/pods") == 1  # nobody waited for it
 
 
 def test_the_disk_is_in_the_price(account):

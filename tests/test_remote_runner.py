@@ -275,16 +275,24 @@ def test_the_exit_code_outlives_the_runner(job, code, ends):
 
 
 def test_a_kill_at_any_moment_leaves_a_whole_state(tmp_path):
-    path = tmp_path / "state.json"
+    path, length = tmp_path / "state.json", 500_000
     writer = f"import sys; sys.path.insert(0, {str(RUNNER.parent)!r})\nimport runner, pathlib\n"
-    writer += f"for n in range(10**9): runner.write_whole(pathlib.Path({str(path)!r}), {{'n': n, 'text': 'x' * 20000}})"
+    writer += (
+        f"for n in range(10**9): runner.write_whole(pathlib.Path({str(path)!r}), {{'n': n, 'text': 'x' * {length}}})"
+    )
     for _ in range(5):
         process = subprocess.Popen(python(writer))
-        while not path.exists() or json.loads(path.read_text())["n"] < 3:
-            assert len(json.loads(path.read_text())["text"]) == 20_000 if path.exists() else True
+        deadline, seen = time.monotonic() + WAIT_SECONDS, 0
+        while seen < 10:
+            assert time.monotonic() < deadline
+            if path.exists():
+                state = json.loads(path.read_text())
+                assert len(state["text"]) == length
+                seen = state["n"]
         process.kill()
         process.wait()
-        assert len(json.loads(path.read_text())["text"]) == 20_000
+        assert len(json.loads(path.read_text())["text"]) == length
+        path.unlink()
 
 
 def test_secrets_reach_the_command_and_nothing_else(job):

@@ -21,6 +21,7 @@ from tiny_audio.training import train
 from tiny_audio.training.augment import BatchNumbers
 from tiny_audio.training.checkpoints import checkpoints
 from tiny_audio.training.feed import RunBatches
+from tiny_audio.training.record import Record
 from tiny_audio.training.run import settings_to_resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -121,6 +122,9 @@ def test_two_processes_are_as_one_whatever_ends_them(alone, start, tmp_path):
     train(settings, resume=str(checkpoint))
     assert_same_run(tmp_path, alone)
     assert not list(tmp_path.glob(".*"))
+    sessions = Record.read(tmp_path).sessions
+    assert [session.processes for session in sessions] == [2, 2, 1] and sessions[-1].steps == [step, STEPS]
+    assert sessions[0].steps[1] == sessions[1].steps[0] == 5 * done
 
 
 def test_accelerate_launches_the_same_and_one_that_is_told_to_end_ends_all(alone, start, tmp_path):

@@ -46,6 +46,14 @@ def error(text: str) -> None:
     say(f"Error: {text}")
 
 
+def ask(question: str) -> bool | None:
+    """Yes or no, asked on the terminal; None where there is none to ask on."""
+    if not sys.stdin.isatty():
+        return None
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def rich_console(stream: TextIO | None = None) -> "Console":
     """A Rich console on `stream` (stderr), without markup; wide and colourless when it is no terminal."""
     from rich.console import Console

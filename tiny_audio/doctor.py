@@ -22,7 +22,15 @@ MIN_DISK_GIB = 10  # the default model's two parts and a few checkpoints
 MIN_MEMORY_GIB = 8  # the default model in fp32
 NETWORK_SECONDS = 2.0
 MAX_SELF_TEST_WER = 0.1
-EXTRAS = {"train": "TensorBoard logs of a training", "wandb": "logging to Weights & Biases"}
+EXTRAS = {
+    "train": "TensorBoard logs of a training",
+    "wandb": "logging to Weights & Biases",
+    "demo": "ta demo",
+    "serve": "ta serve",
+    "debug": "figures of ta debug",
+    "report": "figures of ta analysis report",
+    "quantize": "language models in 8 or 4 bits",
+}
 TOKENS = {
     "HF_TOKEN": "private or gated models and for publishing",
     "WANDB_API_KEY": "logging to Weights & Biases",

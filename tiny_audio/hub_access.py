@@ -21,6 +21,9 @@ SERVER_ADVICE = "the Hub is not well: run the command again later; what is uploa
 NETWORK_ADVICE = "check the network and run the command again; what is uploaded already is not uploaded again"
 
 
+_XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")  # in the ConnectionErrors of hf_xet
+
+
 def require_access(repository: str, what: str) -> None:
     """Fails early where writing could not work.
 
@@ -51,16 +54,23 @@ def hub_errors(failed: str) -> Iterator[None]:
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    refusals = (HfHubHTTPError, httpx2.HTTPError, HFValidationError, OSError)
     try:
         yield
-    except (HfHubHTTPError, httpx2.HTTPError, HFValidationError, OSError) as error:
-        raise TinyAudioError(f"{failed} ({reason(error)}); {advice(error)}.") from error
+    except (*refusals, RuntimeError) as error:
+        cause = error.__cause__ if type(error) is RuntimeError else error  # one that ended the upload of a file
+        if not isinstance(cause, refusals):
+            raise
+        raise TinyAudioError(f"{failed} ({reason(cause)}); {advice(cause)}.") from error
 
 
 def status(error: BaseException) -> int | None:
     """The HTTP status of an answer of the Hub; None where there was none."""
     response = getattr(error, "response", None)
-    return None if response is None else response.status_code
+    if response is not None:
+        return response.status_code
+    said = _XET_STATUS.search(str(error))
+    return int(said[1]) if said else None
 
 
 def reason(error: BaseException) -> str:
@@ -73,6 +83,10 @@ def reason(error: BaseException) -> str:
 
 def advice(error: BaseException) -> str:
     """What to do about it."""
+    from huggingface_hub.errors import GatedRepoError
+
+    if isinstance(error, GatedRepoError):
+        return "ask for access on its page"
     code = status(error)
     if code is None:
         return NETWORK_ADVICE if getattr(error, "filename", None) is None else "check that file"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -10,8 +11,12 @@ from typing import Any
 
 from tiny_audio.assets import embedded
 from tiny_audio.errors import TinyAudioError
+from tiny_audio.hub_access import hub_errors
 
 SHIPPED = ("nano",)
+NAMES_OF_MODELS = (  # keys of configs
+    "audio_model_id", "text_model_id", "_name_or_path", "name_or_path", "base_model_name_or_path"
+)  # fmt: skip
 BEST = "best"  # of a run: its best checkpoint
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
@@ -80,6 +85,16 @@ class ModelSource:
         return short_hash(stats)
 
 
+def folder_of(source: ModelSource) -> Path:
+    """The checkpoint's folder; of a Hub id that in the cache, downloaded where it is not there."""
+    from huggingface_hub import snapshot_download
+
+    if source.local:
+        return Path(source.location)
+    with hub_errors(f"{source.name} was not downloaded"):
+        return Path(snapshot_download(source.location, revision=source.revision))
+
+
 def short_hash(value: Any) -> str:
     """Ten hexadecimal digits of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
@@ -97,6 +112,47 @@ def checkpoint_of(name: str) -> str:
     run = Path(name).expanduser()
     is_run = (run / BEST / "config.json").is_file() and not (run / "config.json").is_file()
     return str(run / BEST) if is_run else name
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether a model's or dataset's name is OWNER/NAME of the Hub, and no path here."""
+    return bool(name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name)) and not Path(name or "").exists()
+
+
+def public_name(name: str) -> str:
+    """How others are told of a model or dataset: by its Hub id, or the last part of a path, whose rest is nobody's business.
+
+    A run's name means its best checkpoint.
+    """
+    if is_hub_id(name):
+        return name
+    path = Path(name).parent if Path(name).name == BEST else Path(name)
+    shipped = [model for model in SHIPPED if path.parts[-3:-1] == ("assets", model)]
+    return f"{path.name} of {shipped[0]}" if shipped else path.name
+
+
+def is_path(location: str) -> bool:
+    """Whether a model's name means a folder of this machine, and not a Hub id."""
+    return os.path.exists(location) or os.path.isabs(location) or location.startswith((".", "~"))
+
+
+def hide_paths(folder: Path) -> None:
+    """Of the folders of this machine that configs name, only the last part is published."""
+    for file in sorted(folder.rglob("*config.json")):
+        values = json.loads(file.read_text("utf-8"))
+        public = without_paths(values)
+        if public != values:
+            file.unlink()  # it may be a link to the checkpoint's own
+            file.write_text(json.dumps(public, indent=2) + "\n", encoding="utf-8")
+
+
+def without_paths(value: Any, key: str = "") -> Any:
+    """A JSON value whose names of models are no paths."""
+    if isinstance(value, dict):
+        return {name: without_paths(inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_paths(inner) for inner in value]
+    return public_name(value) if key in NAMES_OF_MODELS and isinstance(value, str) and is_path(value) else value
 
 
 def _require_checkpoint(folder: Path) -> None:

@@ -81,6 +81,39 @@ def evaluations(folder: Path = EVALUATIONS) -> list[Metrics]:
     return sorted(found, key=lambda metrics: (metrics.date, str(metrics.folder)), reverse=True)
 
 
+def named_evaluations(name: str, dataset: str | None = None) -> list[Metrics]:
+    """All evaluations that a name means; a folder: of a training run (those of its checkpoints) or with results inside.
+
+    Raises:
+        TinyAudioError: there is none.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir() or (folder / METRICS).is_file():
+        return find_evaluations(name, dataset, evaluations())
+    inside = [m for m in evaluations() if Path(m.model).expanduser().resolve().is_relative_to(folder.resolve())]
+    found = {m.folder.resolve(): m for m in [*evaluations(folder), *inside] if dataset is None or is_on(m, dataset)}
+    if not found:
+        raise TinyAudioError(
+            f"No evaluation of a model in {folder} lies in {EVALUATIONS}; run `ta eval -m CHECKPOINT`."
+        )
+    return list(found.values())
+
+
+def newest(found: Iterable[Metrics]) -> list[Metrics]:
+    """Of each model the newest evaluation of a kind."""
+    by_kind = {(kind(metrics), metrics.model): metrics for metrics in sorted(found, key=lambda m: m.date)}
+    return list(by_kind.values())
+
+
+def kind(metrics: Metrics) -> str:
+    """What two evaluations must share to stand in one table: dataset, normaliser, and how many clips are drawn."""
+    parts = [metrics.dataset.get(key) for key in ("path", "config", "split")]
+    name = metrics.dataset.get("benchmark") or " ".join(str(part) for part in parts if part)
+    sample = metrics.dataset.get("max_samples")
+    clips = [f"{sample} clips"] if sample else []
+    return ", ".join([name, metrics.normalizer["name"], *clips])
+
+
 def read_metrics(folder: Path) -> Metrics:
     """A results folder's figures.
 

@@ -122,9 +122,10 @@ def _decode(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
             for frame in chain(container.decode(container.streams.audio[0]), [None]):  # type: ignore[union-attr]
                 planes = (out.to_ndarray() for out in resampler.resample(frame))  # (channels, samples) each
                 yield from (plane[0] if len(plane) == 1 else plane.mean(axis=0) for plane in planes)
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, IndexError) as error:  # PyAV's IndexError: a stream that begins in mid-file
+        reason = getattr(error, "strerror", None) or "it changes in mid-file"
         expected = "expected WAV, FLAC, MP3, Ogg, M4A…."
-        raise ValueError(f"{name} is not readable audio ({error.strerror}); {expected}") from error
+        raise ValueError(f"{name} is not readable audio ({reason}); {expected}") from error
 
 
 def _decode_without_av(file: BinaryIO, name: str) -> Iterator[np.ndarray]:

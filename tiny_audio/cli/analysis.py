@@ -166,6 +166,35 @@ def history(
 
 
 @app.command()
+def leaderboard(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN|FOLDER…", help="As of history. [all in outputs/eval]")
+    ] = None,
+    dataset: DatasetOption = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Add the rows to this dataset on the Hub.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Where --push makes it: for nobody else.")] = False,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Your evaluations ranked.
+
+    The newest of each model, a table for each dataset, split and normaliser, the lowest WER first.
+    """
+    from tiny_audio.analysis.leaderboard import leaderboard, ranked
+    from tiny_audio.console import say
+
+    found = ranked(runs or (), dataset)
+    show(leaderboard(found), as_json, as_csv, output, None)
+    if push is not None:
+        from tiny_audio.hub.leaderboard import push_leaderboard
+
+        say(f"Leaderboard: {push_leaderboard(push, found, private)}")
+
+
+@app.command()
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", help=RUN_HELP)],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html")] = Path("report.html"),

@@ -52,6 +52,7 @@ class DataConfig:
     max_chars_per_second: float | None = _option(
         None, "Clips whose label has more characters a second are skipped, as of text not spoken; null for no limit."
     )
+    language: str | None = _option(None, "Language of the speech, as ISO 639-1 (`en`); for the model's card.")
     seed: int = _option(0, "Seed of the samples, of the hold-out and of the order of the batches.")
     mixture: Any = _option(
         None, "Several datasets in shares: name → `path`, columns, filters … of its own and `weight` or `clips`."
@@ -89,7 +90,7 @@ class Part(DataConfig):
 Dataset = TypeVar("Dataset", bound=DataConfig)
 
 INHERITED = (
-    "max_train_samples", "min_seconds", "max_seconds", "min_chars_per_second", "max_chars_per_second",
+    "max_train_samples", "min_seconds", "max_seconds", "min_chars_per_second", "max_chars_per_second", "language",
 )  # fmt: skip
 OF_A_PART = (
     "path", "config", "revision", "train_split", "eval_split", "eval_config", "test_split", "audio_column", "text_column",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tiny_audio.console import say
 from tiny_audio.errors import TinyAudioError
@@ -11,7 +11,10 @@ from tiny_audio.evaluation.providers import source_of
 from tiny_audio.evaluation.results import Metrics, write_atomically
 from tiny_audio.evaluation.settings import EvalSettings
 from tiny_audio.hub_access import hub_errors
-from tiny_audio.model_source import SHIPPED, ModelSource
+from tiny_audio.model_source import SHIPPED, ModelSource, public_name
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
 
 CARD = "README.md"
 TASK = "automatic-speech-recognition"
@@ -53,16 +56,9 @@ def updated_card(content: str | None, model: str, evaluations: Sequence[Metrics]
     Raises:
         TinyAudioError: the card's metadata is no YAML.
     """
-    import yaml
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import EvalResult, ModelCardData
 
-    try:
-        card = ModelCard(content or f"---\n{{}}\n---\n\n# {model}\n", ignore_metadata_errors=False)
-    except (ValueError, yaml.YAMLError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TinyAudioError(
-            f"The metadata of the model's card cannot be read ({reason}); mend its YAML first."
-        ) from error
+    card = read_card(content or f"---\n{{}}\n---\n\n# {model}\n")
     data = cast(ModelCardData, card.data)
     new = [EvalResult(**_entry(metrics)) for metrics in evaluations]
     known = [old for old in data.eval_results or [] if not any(old.is_equal_except_value(one) for one in new)]
@@ -71,13 +67,31 @@ def updated_card(content: str | None, model: str, evaluations: Sequence[Metrics]
     return str(card)
 
 
+def read_card(content: str) -> "ModelCard":
+    """A card as its metadata and its text.
+
+    Raises:
+        TinyAudioError: the metadata is no YAML, or not as the Hub wants it.
+    """
+    import yaml
+    from huggingface_hub import ModelCard
+
+    try:
+        return ModelCard(content, ignore_metadata_errors=False)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TinyAudioError(
+            f"The metadata of the model's card cannot be read ({reason}); mend its YAML first."
+        ) from error
+
+
 def _entry(metrics: Metrics) -> dict[str, Any]:
     """A figure as the Hub's metadata names it; its WER is in per cent, as other cards give theirs."""
     return {
         "task_type": TASK,
         "task_name": "Automatic Speech Recognition",
-        "dataset_type": metrics.dataset["path"],
-        "dataset_name": metrics.dataset_name,
+        "dataset_type": public_name(metrics.dataset["path"]),
+        "dataset_name": public_name(metrics.dataset_name),
         "dataset_config": metrics.dataset["config"],
         "dataset_split": metrics.dataset["split"],
         "dataset_revision": metrics.dataset["revision"],

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Sequence
 
 from tiny_audio.errors import TinyAudioError
 
@@ -30,10 +31,10 @@ def pick_device(name: str) -> str:
     return name
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that shape a result."""
+def library_versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of Python, of the libraries that shape a result, and of others that are there."""
     versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *more):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tiny_audio.evaluation.results import ClipResult, Metrics, write_atomically
+from tiny_audio.model_source import is_hub_id
 
 FOLDER = "leaderboard"
 LONGEST_PART = 70  # characters of a file name's model, dataset or configuration
@@ -70,8 +70,7 @@ def eval_result(metrics: Metrics) -> dict[str, Any] | None:
 
 def is_on_hub(metrics: Metrics) -> bool:
     """Whether the dataset is one of the Hub's."""
-    path = metrics.dataset["path"]
-    return "/" in path and not Path(path).exists()
+    return is_hub_id(metrics.dataset["path"])
 
 
 def notes(metrics: Metrics) -> str:

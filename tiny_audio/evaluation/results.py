@@ -101,6 +101,7 @@ class Metrics:
     latency: dict[str, float] = field(default_factory=dict)  # seconds: p50, p90, p95, p99
     first_token: dict[str, float] = field(default_factory=dict)  # seconds: the same, where the text came in pieces
     seconds: dict[str, float] = field(default_factory=dict)  # of the last run: total, model, audio (waited for), other
+    parameters: int | None = None  # of the model, where it is here
     peak_memory_bytes: int | None = None  # of the process on a CPU, of the GPU's allocations on CUDA
     cost_usd: float | None = None  # audio minutes x configured price
     word_time_error: dict[str, Any] = field(default_factory=dict)  # seconds between matched words' times

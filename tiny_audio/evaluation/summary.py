@@ -73,6 +73,7 @@ def summarise(
         latency=_percentiles([result.latency for result in scored]),
         first_token=_percentiles([result.first_token for result in scored]),
         seconds={name: round(value, 3) for name, value in seconds.items()},
+        parameters=getattr(provider, "parameters", None),
         peak_memory_bytes=peak_memory_bytes(provider.device),
         word_time_error=word_time_error(scored),
         diarization=diarization_error(scored),

@@ -168,11 +168,7 @@ def save_checkpoint(model: nn.Module, folder: Path, sources: tuple[tuple[str, st
         _save_part(model.encoder.encoder, model.processor.feature_extractor, encoder_at, folder / ENCODER_FOLDER)
         _save_part(model.language_model, model.processor.tokenizer, decoder_at, folder / DECODER_FOLDER)
     model.processor.save_pretrained(folder)
-    _export_code(folder)
-    export_plugin(model.encoder, "encoders.py", folder)
-    projector_file = export_plugin(model.projector, "projectors.py", folder)
-    model.config.projector_file = model.config.projector_file and projector_file  # shipped ones go by their type
-    model.config.auto_map, model.config.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES
+    export_code(model.config, model.encoder, model.projector, folder)
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     save_trained_tensors(model, folder)
@@ -191,8 +187,12 @@ def _save_part(part: nn.Module, companion, source: tuple[str, str] | None, folde
     companion.save_pretrained(folder)
 
 
-def _export_code(folder: Path) -> None:
-    """The code beside the weights, so that transformers alone can run it (trust_remote_code)."""
+def export_code(config: ASRConfig, encoder: nn.Module, projector: nn.Module, folder: Path) -> None:
+    """The code beside the weights, so that transformers alone can run it (trust_remote_code); the config names it."""
     for file in (file for home in CODE for file in home.glob("*.py")):
         if file.name != "__init__.py" and file.parent.resolve() != folder.resolve():
             export_file(file, folder)
+    export_plugin(encoder, "encoders.py", folder)
+    projector_file = export_plugin(projector, "projectors.py", folder)
+    config.projector_file = config.projector_file and projector_file  # shipped ones go by their type
+    config.auto_map, config.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES

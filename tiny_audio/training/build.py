@@ -209,15 +209,21 @@ def outline(settings: ModelSettings) -> ASRModel:
         config = ASRConfig.from_pretrained(checkpoint_path(settings.pretrained))
         check_quantizable(config, settings)
         apply_stage(config, settings)
+    model = outline_of(config)
+    if settings.ctc_head:
+        inside = settings.pretrained is not None and config.self_contained
+        add_ctc_head(model, (None if inside else config.audio_model_id, ""))
+    return model
+
+
+def outline_of(config: ASRConfig) -> ASRModel:
+    """The model of a config with its LoRA, on the meta device, with the parts to train unfrozen."""
     if config.audio_config is not None:
         config.audio_config = adapter_for(config.audio_config).encoder_config(config.audio_config)
     with torch.device("meta"):
         model = ASRModel(config)
         add_lora(model)
     model.freeze()
-    if settings.ctc_head:
-        inside = settings.pretrained is not None and config.self_contained
-        add_ctc_head(model, (None if inside else config.audio_model_id, ""))
     return model
 
 

@@ -16,9 +16,10 @@ from tiny_audio.evaluation.results import write_atomically
 
 SETTINGS_FILE = "settings.yaml"
 LOG_FILE = "log.jsonl"
+RUN_FILE = "run.json"
 STATE_FILE = "trainer_state.json"
 SNAPSHOT = ".{}.pushing"  # links to what is being pushed, so that it may be replaced meanwhile
-LEFTOVERS = (".*.unfinished", ".*.deleted", SNAPSHOT.format("*"), ".*.yaml.*", ".*.jsonl.*")
+LEFTOVERS = (".*.unfinished", ".*.deleted", SNAPSHOT.format("*"), ".*.yaml.*", ".*.jsonl.*", ".*.json.*")
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 

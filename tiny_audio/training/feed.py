@@ -136,11 +136,16 @@ class ClipFeed:
             f"{hours * 3600 / len(self.sampler) * self.accumulation:.0f} s: {epochs:.1f} epochs, {self.audio_seconds / 3600:.2f} h of audio"
         )
 
+    def part_sizes(self) -> list[tuple[int, float] | None]:
+        """Clips and hours of each part; None where they are not known."""
+        hours = [float(own.corpus.durations[own.indices].sum()) / 3600 for own in self.clips]
+        return [(len(own), own_hours) for own, own_hours in zip(self.clips, hours, strict=True)]
+
     def describe_parts(self) -> list[tuple[str, ...]]:
         """Of each part of a mixture: name, clips, hours; clips, hours, and share of the clips in an epoch."""
         if not isinstance(self.sampler, MixtureSampler):
             return []
-        own_hours = [float(own.corpus.durations[own.indices].sum()) / 3600 for own in self.clips]
+        own_hours = [size[1] for size in self.part_sizes() if size]
         epoch_hours = [seconds / 3600 for seconds in self.sampler.part_seconds]
         shares = normalized(self.sampler.counts)
         columns = (self.parts, self.sampler.sizes, own_hours, self.sampler.counts, epoch_hours, shares)
@@ -204,6 +209,10 @@ class StreamFeed:
         hours = self.audio_seconds / 3600
         name = self.data.path if self.data.mixture is None else f"{len(self.parts)} datasets"
         return f"{name}, streamed; {self.steps:,} steps: at most {hours:.2f} h of audio"
+
+    def part_sizes(self) -> list[tuple[int, float] | None]:
+        """As of a ClipFeed: not known."""
+        return [None] * len(self.parts)
 
     def describe_parts(self) -> list[tuple[str, ...]]:
         """Of each part of a mixture: name, and share of the clips; how many it has is not known."""

@@ -19,20 +19,23 @@ FILE = "gpus.yaml"
 
 @dataclass
 class Gpu:
-    """The dense bf16 peak in TFLOP/s, and the price in US dollars an hour."""
+    """The dense bf16 peak in TFLOP/s, the price in US dollars an hour, and the power in watts; None: not known."""
 
     tflops: float
     dollars: float
+    watts: float | None = None
 
 
 @dataclass
 class GpuTable:
-    """GPUs by name, when and how their prices were found, and the share of the peak that is planned with."""
+    """GPUs by name, how their prices were found, the share of the peak that is planned with, and kg of CO2 a kWh."""
 
     date: str
     prices: str
     utilisation: float
     utilisation_from: str
+    carbon: float
+    carbon_from: str
     gpus: dict[str, Gpu]
 
     def named(self, device: str) -> tuple[str, Gpu] | None:

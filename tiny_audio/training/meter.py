@@ -17,7 +17,7 @@ Mark = Any  # a moment: seconds, or on CUDA an event, so that nothing waits for 
 
 
 class Meter:
-    """Counts the steps since it was last read, validation left out, and the FLOPs and seconds of all steps.
+    """Counts the steps since it was last read, validation left out, and the FLOPs, seconds and audio of all steps.
 
     Args:
         model: that is trained, with the parts to train unfrozen.
@@ -27,7 +27,7 @@ class Meter:
 
     def __init__(self, model: ASRModel, teacher: bool = False, peak: float | None = None) -> None:
         self.needs, self.parts, self.peak = TrainingFlops(model, teacher), PartTimer(model), peak
-        self.all_seconds = self._flops = 0.0
+        self.all_seconds = self.all_audio_seconds = self._flops = 0.0
         self._uncounted: list[Lengths] = []
         self._started: float | None = None
         self._reset()
@@ -35,6 +35,7 @@ class Meter:
     def _reset(self) -> None:
         self.seconds = self.waited = self.audio_seconds = 0.0
         self.frames = self.own_frames = 0
+        self._flops_before = self._flops
 
     def start(self) -> None:
         """A step begins, its wait for data included."""
@@ -56,7 +57,8 @@ class Meter:
     def count(self, audio_seconds: torch.Tensor, batch: dict[str, torch.Tensor]) -> None:
         """Adds a batch: seconds (batch,), and the tensors of the collator."""
         mask = batch["audio_attention_mask"]
-        self.audio_seconds += float(audio_seconds.sum())
+        seconds = float(audio_seconds.sum())
+        self.audio_seconds, self.all_audio_seconds = self.audio_seconds + seconds, self.all_audio_seconds + seconds
         self.frames += mask.numel()
         self.own_frames += int(mask.sum())
         self._uncounted.append(lengths_of(batch))
@@ -77,8 +79,8 @@ class Meter:
 
         Of all processes, each of which must ask; a ratio of the time is their mean.
         """
-        before, parts = self._flops, self.parts.take()
-        own = (1, self.seconds, self.audio_seconds, self.own_frames, self.frames, self.all_flops - before, self.waited)
+        flops, parts = self.all_flops - self._flops_before, self.parts.take()
+        own = (1, self.seconds, self.audio_seconds, self.own_frames, self.frames, flops, self.waited)
         processes, seconds, audio_seconds, own_frames, frames, flops, waited, *spent = summed((*own, *parts.values()))
         seconds = max(seconds, 1e-9)
         values = {

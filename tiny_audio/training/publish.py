@@ -1,5 +1,6 @@
 """Pushes the best model, and the newest checkpoint, to the Hub beside the training; what fails is said and ends nothing."""
 
+import json
 import os
 import re
 import shutil
@@ -15,9 +16,9 @@ from transformers import TrainerCallback
 from tiny_audio.console import say, warn
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.hub_access import REFUSALS, reason, require_access, status
-from tiny_audio.model_source import BEST
+from tiny_audio.model_source import BEST, hide_paths
 
-from .checkpoints import LOG_FILE, SETTINGS_FILE, SNAPSHOT, remove
+from .checkpoints import LOG_FILE, RUN_FILE, SETTINGS_FILE, SNAPSHOT, remove
 from .schema import TrainingSettings
 
 OPEN_SECONDS = 30.0  # that the training waits for the Hub before it begins
@@ -114,9 +115,11 @@ class Publisher(TrainerCallback):
         remove(snapshot)
         if (self.folder / BEST).is_dir():
             shutil.copytree(self.folder / BEST, snapshot, copy_function=_link)
+            if json.loads((snapshot / "config.json").read_text("utf-8")).get("self_contained"):
+                hide_paths(snapshot)
         if self.with_checkpoint:
             shutil.copytree(self.folder / self.newest, snapshot / self.newest, copy_function=_link)
-            for name in (SETTINGS_FILE, LOG_FILE):  # which are written on
+            for name in (SETTINGS_FILE, LOG_FILE, RUN_FILE):  # which are written on
                 shutil.copy(self.folder / name, snapshot)
         return snapshot
 

@@ -41,6 +41,7 @@ from .precision import check_precision
 from .processes import gathered, is_first, joined, said_once, summed, together
 from .progress import ShowProgress, training_bar
 from .publish import check_push, publishing
+from .record import Recorder
 from .schema import AUTO, SECTIONS, Settings, to_settings, to_tree
 from .trainer import SpeechTrainer, per_cent
 from .validation import Validation
@@ -139,8 +140,10 @@ def _train(settings: Settings, resume: str | None) -> TrainResult:
         StopOnTerminate() as stop,
         publishing(settings.training, folder) as publishers,
     ):
-        callbacks = [stop, ShowProgress(bar, feed.steps), *publishers, *trackers(settings, folder, checkpoint)]
+        callbacks = [stop, ShowProgress(bar, feed.steps), *trackers(settings, folder, checkpoint)]
         trainer = SpeechTrainer(model, settings, feed, validation, folder, callbacks)
+        for callback in (Recorder(trainer, now, settings.processes), *publishers):  # which push what was recorded
+            trainer.add_callback(callback)
         try:
             trainer.fit(checkpoint)
         except KeyboardInterrupt:
@@ -219,11 +222,16 @@ def settings_to_resume(
     file = checkpoint.parent / SETTINGS_FILE
     if not file.is_file():
         return compose(None, overrides, data=data, output_dir=checkpoint.parent), checkpoint
-    tree = _saved_settings(file)
+    tree = saved_settings(file)
     return to_settings(overridden(tree, overrides, data=data)), checkpoint
 
 
-def _saved_settings(file: Path) -> dict[str, Any]:
+def saved_settings(file: Path) -> dict[str, Any]:
+    """The tree of settings that a run began with.
+
+    Raises:
+        TinyAudioError: the file is damaged.
+    """
     try:
         tree: Any = OmegaConf.to_container(OmegaConf.load(file))
         return {**tree, **{section: dict(tree[section]) for section in SECTIONS}}
@@ -258,10 +266,10 @@ def check_same_run(settings: Settings, checkpoint: Path) -> None:
     file = checkpoint.parent / SETTINGS_FILE
     if not file.is_file():
         return
-    before, now = _saved_settings(file), to_tree(settings)
+    before, now = saved_settings(file), to_tree(settings)
     check_same_steps(checkpoint, before, settings)
-    current = _flat({section: now[section] for section in SECTIONS})
-    earlier = _flat({section: before[section] for section in SECTIONS})
+    current = flat({section: now[section] for section in SECTIONS})
+    earlier = flat({section: before[section] for section in SECTIONS})
     changed = {key: (old, current.get(key)) for key, old in earlier.items() if current.get(key) != old}
     fixed = {f"training.{name}" for name in FIXED_TRAINING}
     described = {key: f"{key} was {old}, is {new}" for key, (old, new) in changed.items()}
@@ -294,16 +302,16 @@ def with_budget_before(settings: Settings, checkpoint: Path | None) -> Settings:
     file = checkpoint.parent / SETTINGS_FILE
     if not file.is_file():
         raise TinyAudioError(f"{file} is not there, so what training.batch_seconds=auto found is not known; set it.")
-    before = _saved_settings(file)["training"]
+    before = saved_settings(file)["training"]
     checkpointing = settings.training.gradient_checkpointing or before["gradient_checkpointing"]
     return with_seconds(settings, before["batch_seconds"], gradient_checkpointing=checkpointing)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A tree's values by their dotted keys."""
     values: dict[str, Any] = {}
     for key, value in tree.items():
-        values |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return values
 
 
@@ -376,7 +384,12 @@ def result(
 
     steps, model = trainer.state.global_step, trainer.folder / BEST
     best = quote(str(model))
-    commands = [f"ta eval -m {best} -d {quote(trainer.feed.parts[0].path)}", f"ta transcribe -m {best} CLIP"]
+    commands = [
+        f"ta eval -m {best} -d {quote(trainer.feed.parts[0].path)}",
+        f"ta transcribe -m {best} CLIP",
+        f"ta demo -m {best}",
+    ]
+    commands.append(f"ta push OWNER/NAME -c {best}")
     if settings.training.report_to == "tensorboard":
         commands.append(f"tensorboard --logdir {quote(str(trainer.folder))}")
     return TrainResult(

@@ -26,6 +26,7 @@ class LocalProvider:
         except (OSError, ValueError) as error:
             raise source.unreadable(error) from error
         self.model = model.to(torch.device(self.device)).eval()
+        self.parameters = self.model.num_parameters()
         given = {"num_beams": settings.num_beams, "max_new_tokens": settings.max_new_tokens}
         self.generation = {key: value for key, value in given.items() if value is not None}
         self.decoding: dict[str, Any] = {**model.config.generation_defaults(), **self.generation}
