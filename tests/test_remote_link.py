@@ -444,6 +444,30 @@ def test_a_file_that_differs_is_fetched_again(server, tmp_path):
                 pull(connection, [outside], tmp_path)
 
 
+def test_what_is_still_written_is_pulled_with_a_warning(server, tmp_path, capfd):
+    log, done = server.home / "growing" / "log", threading.Event()
+    log.parent.mkdir()
+
+    def grow() -> None:
+        with log.open("a", buffering=1) as file:
+            while not done.wait(0.001):
+                file.write("line\n")
+
+    thread = threading.Thread(target=grow, daemon=True)
+    thread.start()
+    try:
+        until(log.is_file, "the log")
+        with connect(server.target(path="growing")) as connection:
+            assert not pull(connection, ["log"], tmp_path, growing=True).whole
+            assert "the job still writes them" in capfd.readouterr().err
+            with pytest.raises(TinyAudioError, match="1 of 1 files differ"):
+                pull(connection, ["log"], tmp_path)
+    finally:
+        done.set()
+        thread.join()
+    assert log.read_bytes().startswith((tmp_path / "log").read_bytes())
+
+
 def test_a_full_disk_is_one_line(tmp_path, repository):
     server = Server(tmp_path / "full")
     server.make()

@@ -227,6 +227,21 @@ def test_after_a_preemption_it_goes_on(job):
     assert state["state"] == "failed" and "restarted 1 times" in state["reason"]
 
 
+def test_what_was_lost_before_its_first_checkpoint_begins_anew(job):
+    made = job(python(TRAINING), restarts=2, resume_arguments=["--resume", "auto"], resume_needs="run/checkpoint-*")
+    made.start()
+    made.wait_for("ready")
+    lose_machine(made)
+    made.start()
+    made.wait(lambda _: made.log().count("step []") == 2)
+    (made.project / "run/checkpoint-3").mkdir(parents=True)
+    lose_machine(made)
+    made.start()
+    made.wait(lambda _: "step ['--resume', 'auto']" in made.log())
+    (made.folder / "stop").write_text("kill")
+    made.wait_for_end()
+
+
 def lose_machine(made: Job) -> None:
     """Kills runner and command, and lets time pass."""
     state = made.state()
