@@ -135,6 +135,13 @@ def test_a_changed_host_key_is_refused(server, tmp_path):
     assert known.read_text().count("\n") == 1
 
 
+@pytest.mark.parametrize("nowhere", ["/dev/null", "none"])
+def test_a_configuration_that_keeps_no_host_keys_is_refused(server, tmp_path, nowhere):
+    config = tmp_path / "config"
+    config.write_text(f"UserKnownHostsFile {nowhere}\n{server.ssh_config.read_text()}")
+    assert "keeps no host keys" in refusal(server.target(ssh_config=str(config)), accept_new=True)
+
+
 def test_a_wrong_key_a_locked_key_and_no_key(server, tmp_path, monkeypatch):
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     make_key(tmp_path / "wrong")

@@ -61,9 +61,21 @@ def resolve(target: Target) -> Hop:
         user=said["user"][0],
         identities=tuple(Path(name).expanduser() for name in said["identityfile"]),
         only_identities=said["identitiesonly"] == ["yes"],
-        known_hosts=tuple(Path(name).expanduser() for name in " ".join(said["userknownhostsfile"]).split()),
+        known_hosts=known_hosts(" ".join(said["userknownhostsfile"]).split(), target),
         jumps=jumps(said["proxyjump"], target),
     )
+
+
+def known_hosts(names: list[str], target: Target) -> tuple[Path, ...]:
+    """Files that can keep host keys; some configurations name /dev/null, which trusts everybody."""
+    paths = [Path(name).expanduser() for name in names if name != "none"]
+    kept = tuple(path for path in paths if path.is_file() or not path.exists())
+    if not kept:
+        raise TinyAudioError(
+            f"ssh's configuration keeps no host keys for {target} (UserKnownHostsFile {' '.join(names)}); name a file there, or another "
+            "--ssh-config."
+        )
+    return kept
 
 
 def way(target: Target) -> list[Hop]:
