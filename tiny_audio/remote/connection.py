@@ -29,7 +29,7 @@ IN_FOLDER = 'cd -- "$1" && shift && exec "$@"'  # every value is an argument, no
 Result = TypeVar("Result")
 
 
-class Dropped(Exception):
+class Dropped(TinyAudioError):
     """The link broke; what was under way may or may not have happened."""
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from tiny_audio.console import say, warn
 from tiny_audio.errors import TinyAudioError
 
-from .connection import Connection, Dropped, connect
+from .connection import Connection, connect
 from .jobs import look_at_jobs
 from .rent import Quote, Wish, quote, rent, stop_if_started
 from .runpod import PROJECT_FOLDER, Runpod
@@ -62,6 +62,6 @@ def works_alone(service: Runpod, target: Target) -> bool:
     try:
         with Connection(target) as connection:
             return any(job.alive for job in look_at_jobs(connection)[0])
-    except (TinyAudioError, Dropped) as error:
+    except TinyAudioError as error:
         warn(f"Pod {target.pod} was not stopped from here, a job may run on it ({error}); see `ta remote pods list`.")
         return True
