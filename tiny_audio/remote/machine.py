@@ -16,7 +16,7 @@ from .connection import Connection
 
 MIN_DISK_GB = 10.0
 MAX_CLOCK_SECONDS = 60.0
-OLDEST_RSYNC = (3, 0)
+OLDEST_RSYNC = (3, 1)  # --delete-missing-args
 
 
 def look(connection: Connection) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def tool_check(found: dict[str, Any]) -> Check:
         return Check("failure", "rsync is missing", "apt-get install rsync")
     numbers = tuple(int(part) for part in found["rsync"].split(".")[:2] if part.isdigit())
     if numbers < OLDEST_RSYNC:
-        return Check("failure", f"rsync {found['rsync']} is too old", "expected 3.0 or newer")
+        return Check("failure", f"rsync {found['rsync']} is too old", "expected 3.1 or newer")
     return Check("ok", f"rsync {found['rsync']}")
 
 

@@ -11,8 +11,8 @@ from tiny_audio.errors import TinyAudioError
 from .connection import Connection, Dropped
 from .openssh import last_line, rsync_shell
 
-# never -o and -g: who owns a file here means nothing there; --secluded-args keeps paths from the shell there
-ALWAYS = ("-rlpt", "--secluded-args", "--compress", "--stats", "--no-human-readable", "--timeout=60")
+# never -o and -g: who owns a file here means nothing there; -s (secluded arguments) keeps paths from the shell there
+ALWAYS = ("-rlpts", "--compress", "--stats", "--no-human-readable", "--timeout=60")
 FILE_ERROR = 11  # it could not write, and what it said of that may be lost
 VANISHED = 24  # files that were there when it listed them
 LINK_ERRORS = (10, 12, 20, 30, 35, 255)
@@ -21,7 +21,7 @@ MEANINGS = {
     r"rsync: (command )?not found|rsync: No such file": "rsync is not installed there: apt-get install rsync",
     FULL: "the disk is full: make space, or name another --path",
     r"is your shell clean": "its login shell prints something by itself: mend ~/.bashrc there",
-    r"secluded-args|protect-args": "one rsync is too old or not the GNU one; expected 3.0 or newer on both sides",
+    r"unknown option|unrecognized option": "one rsync is too old, or another program; expected rsync 3.1 or newer on both sides",
     r"Permission denied \(|Host key verification failed|Load key": "ssh is refused where paramiko was not: try `ssh` by hand",
 }
 
