@@ -169,7 +169,9 @@ def network(monkeypatch, tmp_path):
         }
         for name, value in values.items():
             monkeypatch.setattr(constants, name, value)
-        monkeypatch.setattr(hf_api.api, "endpoint", endpoint)  # of huggingface_hub's functions, which transformers calls
+        monkeypatch.setattr(
+            hf_api.api, "endpoint", endpoint
+        )  # of huggingface_hub's functions, which transformers calls
         monkeypatch.setenv("HF_TOKEN", token)
 
     return use

@@ -13,13 +13,12 @@ import pytest
 from data_helpers import sine, wav_bytes, write_jsonl
 from service_servers import DIALECTS, KEY, TIMEOUT, VARIABLES, Refused, Server, event_stream, serving
 
-from tiny_audio import embedded, load_audio
+from tiny_audio import embedded, load_audio, retries
 from tiny_audio.cli.main import run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.prices import priced
 from tiny_audio.evaluation.providers import PROVIDERS, open_provider
 from tiny_audio.evaluation.providers import assemblyai as assemblyai_module
-from tiny_audio.evaluation.providers import service as service_module
 from tiny_audio.evaluation.providers.service import LONGEST_MESSAGE
 from tiny_audio.evaluation.results import Metrics, read_results
 from tiny_audio.evaluation.settings import EvalSettings
@@ -33,7 +32,7 @@ HEARD = {samples: f"{WORDS[i // 10]} {WORDS[i % 10]} and more" for i, samples in
 @pytest.fixture(autouse=True)
 def fast_and_keyless(monkeypatch, tmp_path):
     """Short waits, no keys or prices of the machine."""
-    monkeypatch.setattr(service_module, "BACKOFF_SECONDS", 0.02)
+    monkeypatch.setattr(retries, "BACKOFF_SECONDS", 0.02)
     monkeypatch.setattr(assemblyai_module, "POLL_SECONDS", 0.01)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -228,7 +227,7 @@ def test_as_many_requests_at_a_time_as_workers(openai, corpus: Path, tmp_path: P
 
 
 def test_the_server_says_when_to_come_back(openai: Server, monkeypatch) -> None:
-    monkeypatch.setattr(service_module, "LONGEST_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(retries, "LONGEST_WAIT_SECONDS", 0.3)
     provider = open_provider(settings_for(openai))
     waits = []
     for header in ("0.2", "3600", "Wed, 21 Oct 2099 07:28:00 GMT"):

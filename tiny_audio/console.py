@@ -4,11 +4,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+State = Literal["ok", "warning", "failure"]
+MARKS: dict[State, str] = {"ok": "✓", "warning": "!", "failure": "✗"}
 PLAIN_WIDTH = 200  # columns of a table that goes into a file or a pipe
 PLAIN_PROGRESS_SECONDS = 10.0
 
@@ -84,6 +87,18 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Seque
 def printable(text: str) -> str:
     """One line, without the control characters that a model may write and a terminal would act on."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: a state, what was found and, unless all is well, what to do."""
+
+    state: State
+    what: str
+    todo: str = ""
+
+    def __str__(self) -> str:
+        return f"{MARKS[self.state]} {self.what}" + (f" — {self.todo}" if self.todo else "")
 
 
 class Progress:

@@ -9,16 +9,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-State = Literal["ok", "warning", "failure"]
-MARKS: dict[State, str] = {"ok": "✓", "warning": "!", "failure": "✗"}
+from tiny_audio.console import Check
+
 GIB = 2**30  # bytes
 MIN_DISK_GIB = 10  # the default model's two parts and a few checkpoints
 MIN_MEMORY_GIB = 8  # the default model in fp32
@@ -37,18 +35,6 @@ TOKENS = {
     "HF_TOKEN": "private or gated models and for publishing",
     "WANDB_API_KEY": "logging to Weights & Biases",
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding: a state, what was found and, unless all is well, what to do."""
-
-    state: State
-    what: str
-    todo: str = ""
-
-    def __str__(self) -> str:
-        return f"{MARKS[self.state]} {self.what}" + (f" — {self.todo}" if self.todo else "")
 
 
 def examine() -> Iterator[Check]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "deploy": "Put the demo on the Hub as a Space, or a model behind an Inference Endpoint.",
     "demo": "Serve a page that turns speech into text: microphone, files, word times.",
     "serve": "Serve a model over HTTP.",
+    "remote": "Train, evaluate and run commands on another machine over SSH, e.g. a rented GPU.",
     "doctor": "Check this machine: one line each, with what to do.",
     "dev": "Lint, type-check, test and time a checkout of tiny-audio.",
 }

@@ -11,7 +11,7 @@ from tiny_audio.model.processor import ASRProcessor
 from .budget import PLANNED_SECONDS, with_seconds
 from .build import checkpoint_path, outline, part_sizes
 from .cached_feed import check_frozen
-from .cost import plan, price_rows
+from .cost import Plan, plan, price_rows
 from .feed import ClipFeed, Feed, StreamFeed
 from .gpus import gpu_table, own_file
 from .run import PART_COLUMNS, check_machine, show_parts, training_corpora
@@ -41,6 +41,19 @@ def show_plan(settings: Settings) -> None:
     say("Dry run: nothing was trained or written.")
 
 
+def planned_work(settings: Settings) -> Plan:
+    """What a run needs, without a word.
+
+    Raises:
+        TinyAudioError, ValueError, OSError: settings, data or model do not fit, or cannot be read here.
+    """
+    if settings.training.batch_seconds == AUTO:
+        settings = with_seconds(settings, PLANNED_SECONDS)
+    with quiet_transformers():
+        model = outline(settings.model)
+    return _work(settings, model, _feed(settings, model))
+
+
 def _outlined(settings: Settings) -> ASRModel | None:
     try:
         with quiet_transformers():
@@ -55,13 +68,11 @@ def _outlined(settings: Settings) -> ASRModel | None:
 
 
 def _show_data(settings: Settings, model: ASRModel | None) -> Feed | None:
-    window = adapter_for(model.config.audio_config).max_samples if model is not None else None
     try:
-        if settings.data.streaming:
-            stream = StreamFeed(settings, window, (0, settings.processes))
-            _show_feed(stream)
-            return stream
-        feed = ClipFeed(training_corpora(settings), settings, window, (0, settings.processes))
+        feed = _feed(settings, model)
+        if isinstance(feed, StreamFeed):
+            _show_feed(feed)
+            return feed
         clips = sum(len(corpus) for _, corpus in evaluation_corpora(settings.data))
     except (TinyAudioError, OSError) as error:
         _only_for_want_of_network(error)
@@ -73,6 +84,13 @@ def _show_data(settings: Settings, model: ASRModel | None) -> Feed | None:
     return feed
 
 
+def _feed(settings: Settings, model: ASRModel | None) -> ClipFeed | StreamFeed:
+    window = adapter_for(model.config.audio_config).max_samples if model is not None else None
+    if settings.data.streaming:
+        return StreamFeed(settings, window, (0, settings.processes))
+    return ClipFeed(training_corpora(settings), settings, window, (0, settings.processes))
+
+
 def _show_feed(feed: Feed) -> None:
     if rows := feed.describe_parts():
         table(PART_COLUMNS, rows, right=PART_COLUMNS[1:])
@@ -80,7 +98,7 @@ def _show_feed(feed: Feed) -> None:
 
 
 def _show_cost(settings: Settings, model: ASRModel, feed: Feed) -> None:
-    planned = plan(model, feed, _processor(settings, model), settings.training.distillation_weight > 0)
+    planned = _work(settings, model, feed)
     known = gpu_table()
     out(f"Work: {planned.describe()}.\n")
     columns = ("GPU", "TFLOP/s", "time", "USD/h", "USD")
@@ -88,6 +106,10 @@ def _show_cost(settings: Settings, model: ASRModel, feed: Feed) -> None:
     steps = "Training steps, and the feature cache from empty" if planned.once else "Training steps only"
     out(f"\nAt {known.utilisation:.0%} of the dense bf16 peak: {known.utilisation_from}. {steps}.")
     out(f"Prices of {known.date}, {known.prices}: {own_file()}.")
+
+
+def _work(settings: Settings, model: ASRModel, feed: Feed) -> Plan:
+    return plan(model, feed, _processor(settings, model), settings.training.distillation_weight > 0)
 
 
 def _processor(settings: Settings, model: ASRModel) -> ASRProcessor | None:

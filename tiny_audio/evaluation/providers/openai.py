@@ -9,7 +9,8 @@ import httpx2
 
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.providers.base import Hypothesis
-from tiny_audio.evaluation.providers.service import Service, TryAgain, text_of, timed_words
+from tiny_audio.evaluation.providers.service import Service, text_of, timed_words
+from tiny_audio.retries import TryAgain
 
 
 class OpenAIProvider(Service):

@@ -4,15 +4,11 @@ import asyncio
 import json
 import math
 import os
-import random
 import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, TypeVar
 
 import httpx2
@@ -24,13 +20,10 @@ from tiny_audio.evaluation.audio_files import wav_bytes
 from tiny_audio.evaluation.providers import model_of
 from tiny_audio.evaluation.providers.base import Hypothesis, TimedWord
 from tiny_audio.evaluation.settings import EvalSettings
+from tiny_audio.retries import TryAgain, delay, may_pass, message, retry_after
 
-BACKOFF_SECONDS = 1.0  # before the second try; twice as long before each further one
-LONGEST_WAIT_SECONDS = 60.0  # between two tries, whatever the server asks for
 LONGEST_MESSAGE = 300  # characters of what a server says
-MAY_PASS = (408, 425, 429)  # and every 5xx
 ENDS_THE_RUN = (401, 402, 403, 404, 405)  # and every redirection, which would take the key elsewhere
-MESSAGE_KEYS = ("error", "detail", "message", "err_msg")  # where the vendors say what went wrong
 _NO_MODEL = re.compile(r"\b(no such|invalid|unknown) model\b|\bmodel\b.*\b(not found|not exist)\b", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -38,14 +31,6 @@ T = TypeVar("T")
 
 class ClipError(Exception):
     """What is wrong with one clip; the others may go well."""
-
-
-class TryAgain(Exception):
-    """What may go well the next time: a busy server, a lost connection, a broken answer. `wait`: seconds it asks for."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
 
 
 class Service:
@@ -129,7 +114,7 @@ class Service:
                 if tried == tries:
                     raise ClipError(f"{error} ({tries} tries)") from error
                 self._warn_once(f"{self.name}: {error}; asking again, up to {tries} times for each request.")
-                await asyncio.sleep(_delay(tried, error.wait))
+                await asyncio.sleep(delay(tried, error.wait))
         raise AssertionError("one try at least")
 
     async def _transcribe(self, batch: list[np.ndarray]) -> list[Hypothesis]:
@@ -169,9 +154,9 @@ class Service:
             raise TryAgain(f"a broken answer ({type(error).__name__}: {error})") from error
 
     def _refuse(self, response: httpx2.Response, body: bytes) -> None:
-        status, said = response.status_code, self._without_key(_message(body) or response.reason_phrase)
-        if status in MAY_PASS or status >= 500:
-            raise TryAgain(f"HTTP {status}: {said}", _retry_after(response))
+        status, said = response.status_code, self._without_key(message(body) or response.reason_phrase)
+        if may_pass(status):
+            raise TryAgain(f"HTTP {status}: {said}", retry_after(response.headers.get("retry-after", "")))
         if status in ENDS_THE_RUN or status < 400 or (status in (400, 422) and self._is_about_the_model(said)):
             what = self._without_key(f"{self.name} at {self.base_url} answers HTTP {status}, {said.rstrip('.')}")
             raise TinyAudioError(f"{what}; {self._advice(status)}.")
@@ -252,29 +237,3 @@ def _seconds(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{value} is no time")
     return round(value, 3)
-
-
-def _delay(tried: int, asked: float) -> float:
-    """Seconds to wait: what the server asks for, at least an exponential back-off with jitter, and capped."""
-    backoff = BACKOFF_SECONDS * 2 ** min(tried - 1, 10) * random.uniform(0.5, 1.0)
-    return min(max(backoff, asked), LONGEST_WAIT_SECONDS)
-
-
-def _retry_after(response: httpx2.Response) -> float:
-    """Seconds in the header Retry-After, which may also be a date; 0 without."""
-    value = response.headers.get("retry-after", "")
-    with suppress(ValueError):
-        return float(value)
-    with suppress(ValueError, TypeError):
-        return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-    return 0.0
-
-
-def _message(body: bytes) -> str:
-    """What a server says went wrong, wherever in its JSON it says it."""
-    value: Any = body.decode("utf-8", "replace")
-    with suppress(ValueError):
-        value = json.loads(value)
-    while isinstance(value, dict):
-        value = next((value[key] for key in MESSAGE_KEYS if value.get(key)), str(value))
-    return str(value)

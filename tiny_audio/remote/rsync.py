@@ -1,0 +1,100 @@
+"""rsync over ssh: its arguments, what it transferred, and what its complaints mean."""
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tiny_audio.errors import TinyAudioError
+
+from .connection import Connection, Dropped
+from .openssh import last_line, rsync_shell
+
+# never -o and -g: who owns a file here means nothing there; -s (secluded arguments) keeps paths from the shell there
+ALWAYS = ("-rlpts", "--compress", "--stats", "--no-human-readable", "--timeout=60")
+FILE_ERROR = 11  # it could not write, and what it said of that may be lost
+VANISHED = 24  # files that were there when it listed them
+LINK_ERRORS = (10, 12, 20, 30, 35, 255)
+FULL = r"No space left|[Qq]uota exceeded"
+MEANINGS = {
+    r"rsync: (command )?not found|rsync: No such file": "rsync is not installed there: apt-get install rsync",
+    FULL: "the disk is full: make space, or name another --path",
+    r"is your shell clean": "its login shell prints something by itself: mend ~/.bashrc there",
+    r"unknown option|unrecognized option": "one rsync is too old, or another program; expected rsync 3.1 or newer on both sides",
+    r"Permission denied \(|Host key verification failed|Load key": "ssh is refused where paramiko was not: try `ssh` by hand",
+}
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What rsync did, or would do."""
+
+    files: int
+    bytes: int  # of those files
+    deleted: int
+    lines: tuple[str, ...]  # one a file, as `--itemize-changes` has them
+
+
+def rsync(
+    connection: Connection, options: Sequence[str], source: str, destination: str, stdin: bytes = b""
+) -> Transfer:
+    """Runs rsync, again where the link drops: what is there already is not sent twice.
+
+    Args:
+        source, destination: a path here, or `remote(...)`.
+
+    Raises:
+        TinyAudioError: rsync is missing on a side, or a file cannot be read or written.
+    """
+    command = ["rsync", *ALWAYS, "--itemize-changes", f"--rsh={rsync_shell(connection.target)}", *options, "--"]
+    return connection.lasting(lambda: _once(connection, [*command, source, destination], stdin))
+
+
+def remote(connection: Connection, path: str) -> str:
+    """A path there, as rsync wants it."""
+    host = connection.target.host
+    return f"{f'[{host}]' if ':' in host else host}:{path}"
+
+
+def _once(connection: Connection, command: list[str], stdin: bytes) -> Transfer:
+    try:
+        result = subprocess.run(
+            command, input=stdin, capture_output=True, env={**os.environ, "LC_ALL": "C"}, check=False
+        )
+    except FileNotFoundError as error:
+        raise TinyAudioError(
+            "rsync is not installed here; install it (apt-get install rsync, brew install rsync)."
+        ) from error
+    said, complaint = result.stdout.decode("utf-8", "replace"), result.stderr.decode("utf-8", "replace")
+    if result.returncode in (0, VANISHED):
+        return transfer(said)
+    for pattern, meaning in MEANINGS.items():
+        if re.search(pattern, complaint):
+            raise TinyAudioError(f"rsync with {connection.target} failed: {meaning}.")
+    if result.returncode == FILE_ERROR and not complaint.strip():
+        raise TinyAudioError(f"rsync with {connection.target} failed: {MEANINGS[FULL]}.")
+    if result.returncode in LINK_ERRORS:
+        raise Dropped(f"The link to {connection.target} dropped while rsync used it.")
+    raise TinyAudioError(f"rsync with {connection.target} failed: {last_line(first_part(complaint))}")
+
+
+def first_part(complaint: str) -> str:
+    """The first line: the later ones say that there was one."""
+    return (complaint.strip().splitlines() or [""])[0]
+
+
+def transfer(said: str) -> Transfer:
+    """Reads `--stats`."""
+
+    def number(name: str) -> int:
+        found = re.search(rf"^{name}: (\d+)", said, re.MULTILINE)
+        return int(found[1]) if found else 0
+
+    lines = tuple(line for line in said.splitlines() if re.match(r"[<>c.h][fdLDS]|\*deleting", line))
+    return Transfer(
+        files=number("Number of regular files transferred"),
+        bytes=number("Total transferred file size"),
+        deleted=sum(line.startswith("*deleting") for line in lines),
+        lines=lines,
+    )
