@@ -133,6 +133,27 @@ def test_an_app_that_another_wrote_is_asked_for(server, capsys):
     assert page(server)["app.py"] != b"print('theirs')"
 
 
+def test_a_space_of_another_kind_is_asked_for(server, capsys):
+    readme = b"---\nsdk: docker\napp_port: 3000\n---\n# Theirs\n"
+    server.add("me/page", {"README.md": readme, "Dockerfile": b"FROM scratch"}, "space")
+    assert run(["deploy", "me/page", "-m", "me/mine", "--no-wait"]) == 1
+    assert "would overwrite: README.md" in capsys.readouterr().err and page(server)["README.md"] == readme
+    assert run(["deploy", "me/page", "-m", "me/mine", "--no-wait", "--yes"]) == 0 and front(server)["sdk"] == "gradio"
+
+
+def test_models_that_a_readme_names_alone_stay(server):
+    server.add("me/page", {"README.md": b"---\nmodels: me/old\n---\n# Mine\n"}, "space")
+    assert run(["deploy", "me/page", "-m", "me/mine", "--no-wait"]) == 0
+    assert front(server)["models"] == ["me/old", "me/mine"]
+
+
+@pytest.mark.parametrize("readme", [b"---\nsdk: [\n---\n", b"---\n- a\n---\n", b"---\nmodels: 3\n---\n", b"\xff\xfe#"])
+def test_a_damaged_readme_is_one_line(server, capsys, readme):
+    server.add("me/page", {"README.md": readme}, "space")
+    assert run(["deploy", "me/page", "-m", "me/mine", "--no-wait"]) == 1
+    assert capsys.readouterr().err.startswith("Error: ") and page(server)["README.md"] == readme
+
+
 @pytest.mark.parametrize(
     ("stages", "shown"),
     [

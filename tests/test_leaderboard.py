@@ -147,6 +147,9 @@ def test_what_is_no_leaderboard_is_left_alone(stored, server, capsys):
     server.add(BOARD, {"results.jsonl": b"{}\n"}, kind="dataset")
     with pytest.raises(TinyAudioError, match="Line 1 of results.jsonl in me/board is no row with an id"):
         push_leaderboard(BOARD, ranked(()), private=False)
+    server.add(BOARD, {"README.md": b"\xff"}, kind="dataset")
+    with pytest.raises(TinyAudioError, match="README.md of me/board is no UTF-8 text"):
+        push_leaderboard(BOARD, ranked(()), private=False)
     assert not server.commits
 
 

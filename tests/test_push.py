@@ -278,6 +278,9 @@ def test_only_the_card(server, capsys):
     assert server.files[MANIFEST] == note and server.files["config.json"] == b"{}"
     assert run(["push", "me/mine", "-c", "nano", "--card-only", "--private"]) == 1
     assert "me/mine is public; make it private in its settings" in capsys.readouterr().err
+    server.repositories["model", "me/mine"].commit({CARD: "# Größe".encode("latin-1")})
+    assert run(["push", "me/mine", "-c", "nano", "--card-only"]) == 1
+    assert "Error: README.md of me/mine is no UTF-8 text (byte 4); write it" in capsys.readouterr().err
 
 
 def test_the_checkpoint_and_the_repository_that_are_meant(nano, tmp_path, monkeypatch):
@@ -319,6 +322,25 @@ def test_parts_of_this_machine_are_pushed_along_or_refused(settings_of, tmp_path
     assert {"adapter/adapter_model.safetensors", "encoder_adapter/adapter_config.json", "encoder/config.json"} <= names
     assert "\npeft<0.22,>=0.21\n" in (tmp_path / "again" / "requirements.txt").read_text()
     assert len(adapted_parts(ASRModel.from_pretrained(tmp_path / "again"))) == 2
+
+
+def test_only_what_is_read_of_a_part_is_pushed(nano, tmp_path):
+    shutil.copytree(nano, tmp_path / "mine")
+    for name in (
+        "encoder/.env",
+        "encoder/.cache/y.json",
+        "encoder/.token.json",
+        "decoder/notes.txt",
+        "decoder/old/a.json",
+    ):
+        file = tmp_path / "mine" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("{}")
+    (tmp_path / "mine/decoder/vocab.txt").write_text("a")
+    stage(ModelSource.of(str(tmp_path / "mine")), tmp_path / "staged", self_contained=False)
+    parts = [path for part in ("encoder", "decoder") for path in (tmp_path / "staged" / part).rglob("*")]
+    wanted = {path.name for part in ("encoder", "decoder") for path in (nano / part).iterdir()}
+    assert {path.name for path in parts} == wanted | {"vocab.txt"}
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
-"""Writing to the Hub: the token and the name that it takes, and what its refusals mean, in one line."""
+"""Reading and writing on the Hub: token and name that it takes, texts of files, and what its refusals mean, in one line."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tiny_audio.errors import TinyAudioError
 
@@ -42,6 +43,23 @@ def require_access(repository: str, what: str) -> None:
         raise TinyAudioError(f"{what} needs the network and HF_HUB_OFFLINE=1 forbids it; leave out one of them.")
     if get_token() is None:
         raise TinyAudioError(f"{what} needs a token of the Hub and there is none; run `hf auth login` or set HF_TOKEN.")
+
+
+def content_of(repository: str, name: str, revision: str | None, kind: str = "model") -> str:
+    """The text of a file, its line ends as they are.
+
+    Raises:
+        TinyAudioError: it is not UTF-8.
+    """
+    from huggingface_hub import hf_hub_download
+
+    content = Path(hf_hub_download(repository, name, revision=revision, repo_type=kind)).read_bytes()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TinyAudioError(
+            f"{name} of {repository} is no UTF-8 text (byte {error.start}); write it as UTF-8 there first."
+        ) from error
 
 
 @contextmanager

@@ -1,20 +1,21 @@
 """`ta deploy`: a Space is made of files that are shown or committed, an endpoint of a pushed model; costs are asked for first."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from tiny_audio.console import ask, say, warn
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.hub_access import hub_errors, require_access
+from tiny_audio.hub_access import content_of, hub_errors, require_access
 from tiny_audio.model_source import ModelSource
 
 from .endpoint import EndpointSettings, create_endpoint
 from .push import PushRequest, full_name, publish, require_agreement, show
-from .repository import CARD, Changes, Remote, changes_of, content_of, look
+from .repository import CARD, Changes, Remote, changes_of, look
 from .space import SpaceSettings, build_log, prepare_space, price_of, report, secret_values, watch
-from .space_files import write_space
+from .space_files import runs_another_app, write_space
 
 KIND = "space"
 
@@ -70,7 +71,10 @@ def require_model(source: ModelSource, settings: SpaceSettings) -> None:
 
 
 def space_changes(source: ModelSource, folder: Path, remote: Remote, settings: SpaceSettings) -> Changes:
-    """What a commit of the Space's files does; they are written into `folder`."""
+    """What a commit of the Space's files does; they are written into `folder`.
+
+    The README counts as overwritten where it runs another app, which is not run any more then.
+    """
     readme = None
     if remote.commit is not None and CARD in remote.files:
         with hub_errors(f"{remote.repository} was not changed"):
@@ -78,7 +82,9 @@ def space_changes(source: ModelSource, folder: Path, remote: Remote, settings: S
     title = remote.repository.split("/")[-1]
     write_space(source, folder, title, settings.hardware, readme)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return changes_of({path.relative_to(folder).as_posix(): path for path in files}, remote)
+    changes = changes_of({path.relative_to(folder).as_posix(): path for path in files}, remote)
+    takes_over = readme is not None and runs_another_app(readme)
+    return replace(changes, overwritten=[CARD, *changes.overwritten]) if takes_over else changes
 
 
 def require_consent_to_costs(space: str, settings: SpaceSettings, yes: bool) -> None:

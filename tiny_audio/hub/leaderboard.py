@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from tiny_audio.analysis.leaderboard import device_of
@@ -11,7 +10,7 @@ from tiny_audio.console import markdown
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import SETTINGS, Metrics
 from tiny_audio.hub.marks import has_marks, marked, refreshed
-from tiny_audio.hub_access import hub_errors, require_access
+from tiny_audio.hub_access import content_of, hub_errors, require_access
 from tiny_audio.model_source import public_name, short_hash
 
 README, ROWS, SECTION = "README.md", "results.jsonl", "leaderboard"
@@ -59,7 +58,9 @@ def push_leaderboard(repository: str, found: Sequence[Metrics], private: bool) -
         name = address.repo_id
         info = api.dataset_info(name)
         stored = {each.rfilename for each in info.siblings or ()}
-        readme, lines = (_content(api, name, file, str(info.sha), stored) for file in (README, ROWS))
+        readme, lines = (
+            content_of(name, file, info.sha, "dataset") if file in stored else "" for file in (README, ROWS)
+        )
         _check_ours(name, readme, stored)
         rows = merged_rows(parsed(lines, name), map(row_of, found))
         files = {README: page(name.split("/")[-1], readme, rows), ROWS: "".join(map(_line, rows))}
@@ -68,13 +69,6 @@ def push_leaderboard(repository: str, found: Sequence[Metrics], private: bool) -
             operations = [CommitOperationAdd(file, text.encode()) for file, text in files.items()]
             api.create_commit(name, operations, commit_message=title, repo_type="dataset", parent_commit=info.sha)
     return str(address)
-
-
-def _content(api: Any, repository: str, file: str, revision: str, stored: set[str]) -> str:
-    if file not in stored:
-        return ""
-    path = api.hf_hub_download(repository, file, repo_type="dataset", revision=revision)
-    return Path(path).read_bytes().decode("utf-8")
 
 
 def _check_ours(repository: str, readme: str, stored: set[str]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from tiny_audio.console import ask, out, say, table
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.hub_access import hub_errors, require_access
+from tiny_audio.hub_access import content_of, hub_errors, require_access
 from tiny_audio.model_source import BEST, ModelSource, folder_of
 
-from .repository import CARD, MAIN, Changes, Remote, changes_of, content_of, look, size_of
+from .repository import CARD, MAIN, Changes, Remote, changes_of, look, size_of
 
 OUTPUTS = Path("outputs")
 SETTINGS_FILE = "settings.yaml"

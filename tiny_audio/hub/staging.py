@@ -20,6 +20,9 @@ from .requirements import requirements_of
 
 REQUIREMENTS, HANDLER = "requirements.txt", "handler.py"
 PARTS = {"audio_model_id": "encoder", "text_model_id": "language model"}
+READ_OF_PARTS = (  # patterns of what transformers reads; all else in their folders is nobody's business
+    "*.json", "*.safetensors", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "vocab.txt", "merges.txt"
+)  # fmt: skip
 
 
 def stage(source: ModelSource, folder: Path, *, self_contained: bool) -> None:
@@ -80,9 +83,15 @@ def tensor_files(checkpoint: Path, config: ASRConfig) -> Iterator[tuple[str, Pat
     """(name in the repository, file) of the trained tensors, the parts inside, and LoRA."""
     yield WEIGHTS_FILE, checkpoint / WEIGHTS_FILE
     for part in (ENCODER_FOLDER, DECODER_FOLDER) if config.self_contained else ():
-        for file in sorted(path for path in (checkpoint / part).rglob("*") if path.is_file()):
+        for file in files_of_part(checkpoint / part):
             yield file.relative_to(checkpoint).as_posix(), file
     # an old checkpoint has the decoder's in its root, where transformers would inject it by itself
     for adapter in [ADAPTER] * config.use_lora + [ENCODER_ADAPTER] * bool(config.encoder_lora_rank):
         for name in (CONFIG_FILE, TENSORS_FILE):
             yield f"{adapter}/{name}", Path(find_adapter_file(str(checkpoint), adapter, name))
+
+
+def files_of_part(folder: Path) -> list[Path]:
+    """Of an encoder or language model inside a checkpoint, what is needed to load it."""
+    found = [file for pattern in READ_OF_PARTS for file in folder.glob(pattern)]
+    return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
