@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -130,7 +131,6 @@ def test_what_is_pushed_is_loaded_and_run_elsewhere(nano, tmp_path):
 
 
 FAULTS = {
-    "name taken": ([Fault(409, "POST /api/repos/create")], "the name is taken"),
     "no payment": ([Fault(402, "POST /api/repos/create")], "it costs money"),
     "no permission": ([Fault(403, "/preupload/")], "use one that may write"),
     "too many requests": ([Fault(429, headers={"Retry-After": "1"})], "too many requests: wait some minutes"),
@@ -236,6 +236,49 @@ def test_what_changed_at_the_same_moment_is_not_overwritten(server):
     with pytest.raises(TinyAudioError, match=r"412.*it was changed at the same moment"):
         push_files({"config.json": b'{"a": 1}'})
     assert server.files["config.json"] == b"of another machine"
+
+
+def test_a_repository_that_another_push_made_meanwhile(server):
+    server.faults = [Fault(lambda: server.add("me/mine", FIRST_FILE), "POST /api/repos/create")]
+    assert push_files({"config.json": b"{}"}) and server.files["config.json"] == b"{}"
+    server.faults = [Fault(lambda: server.add("me/other", {"config.json": b"theirs"}), "POST /api/repos/create")]
+    with pytest.raises(TinyAudioError, match="Nothing was pushed to me/other: it was changed at the same moment"):
+        push_files({"config.json": b"{}"}, PushRequest("me/other"))
+
+
+@pytest.mark.parametrize("name", ["Ünïcode", "a--b", "me/x.git", "-x", "a" * 200, "me/a/b", "", "a b"])
+def test_a_name_that_the_hub_has_not_is_refused_first(server, capsys, name):
+    assert run(["push", "-c", "nano", "--card-only", "--", name]) == 1
+    assert capsys.readouterr().err.startswith(f"Error: ta push got {name!r}; expected OWNER/NAME of a repository")
+    assert not server.requests
+
+
+@pytest.mark.parametrize("branch", ["a b", "a..b", "ünï", "../x", "-x", "refs/pr/1", "a/", "a//b", "a.lock", ""])
+def test_a_branch_that_git_has_not_is_refused_first(server, capsys, branch):
+    assert run(["push", "me/mine", "-c", "nano", "--card-only", f"--branch={branch}"]) == 1
+    assert f"Error: --branch got {branch!r}; expected" in capsys.readouterr().err and not server.requests
+
+
+def test_a_new_branch_of_what_is_there_is_told_and_nothing_else(server, capsys):
+    assert push_files({"config.json": b"{}"})
+    said, handler = [], logging.Handler()
+    handler.emit = said.append
+    logging.getLogger("huggingface_hub").addHandler(handler)
+    assert push_files({"config.json": b"{}"}, PushRequest("me/mine", branch="v1.0/try_it-2")) is None
+    assert "has all of it already; the branch v1.0/try_it-2 was made." in capsys.readouterr().err
+    logging.getLogger("huggingface_hub").removeHandler(handler)
+    assert not said and server.files_of("me/mine", "v1.0/try_it-2") == server.files
+
+
+def test_a_token_that_cannot_be_sent_and_a_cache_that_cannot_be_written(server, network, monkeypatch, capsys):
+    network(server.url, "hf_rïght")
+    assert run(["push", "me/mine", "-c", "nano", "--card-only"]) == 1
+    assert "holds what no token does; the token is not valid: run `hf auth login`" in capsys.readouterr().err
+    network(server.url)
+    server.add("me/mine", {CARD: b"# Mine"})
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/dev/full/x")
+    assert run(["push", "me/mine", "-c", "nano", "--card-only"]) == 1
+    assert "Nothing was pushed to me/mine (" in (said := capsys.readouterr().err) and "; check /dev/full/x" in said
 
 
 def test_branches_and_pull_requests(server, network):
