@@ -17,7 +17,7 @@ from huggingface_hub import constants
 
 from tiny_audio import ASRModel
 from tiny_audio.assets import embedded
-from tiny_audio.cli.main import run
+from tiny_audio.cli.main import describe, is_for_the_user, run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.hub.clean_process import CLIP, check_loads
 from tiny_audio.hub.push import PushRequest, find_checkpoint, publish, repository_of, require_agreement, show
@@ -386,6 +386,32 @@ def test_only_what_is_read_of_a_part_is_pushed(nano, tmp_path):
     assert {path.name for path in parts} == wanted | {"vocab.txt"}
 
 
+def test_a_damaged_checkpoint_is_one_line_that_names_it(nano, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("no-tokenizer", "no-json", "no-config", "cut"):
+        shutil.copytree(nano, name)
+
+    def said(name: str) -> str:
+        with pytest.raises((TinyAudioError, OSError, ValueError)) as raised:
+            stage(ModelSource.of(name), tmp_path / "staged" / name, self_contained=False)
+            check_loads(tmp_path / "staged" / name, name)
+        assert is_for_the_user(raised.value)
+        return describe(raised.value)
+
+    Path("no-tokenizer/tokenizer.json").unlink()
+    assert said("no-tokenizer").startswith(
+        "no-tokenizer could not be loaded as a model's tokenizer and feature extractor"
+    )
+    Path("no-json/encoder/config.json").write_text("{")
+    assert said("no-json").startswith(f"{tmp_path}/no-json/encoder/config.json is no JSON (")
+    Path("no-config/config.json").unlink()
+    assert said("no-config") == "no-config holds no config.json; expected a checkpoint folder."
+    os.truncate("cut/encoder/model.safetensors", 1000)
+    cut = said("cut")
+    assert cut.startswith("cut does not load in a clean process (OSError: cut could not be loaded as an audio encoder")
+    assert str(tmp_path) not in cut
+
+
 @pytest.mark.slow
 def test_its_requirements_installed_alone_are_enough(tmp_path):
     stage(ModelSource.of("nano"), tmp_path / "linked", self_contained=False)
@@ -421,9 +447,9 @@ def test_a_model_that_does_not_load_elsewhere_is_not_pushed(server, nano, tmp_pa
     (tmp_path / "staged" / "pipeline.py").write_text("from tiny_audio.model.pipeline import ASRPipeline\n")
     (tmp_path / "staged" / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        TinyAudioError, match=r"does not load in a clean process \(.*tiny_audio.*\); nothing was pushed"
+        TinyAudioError, match=r"nano does not load in a clean process \(.*tiny_audio.*\); nothing was pushed"
     ):
-        check_loads(tmp_path / "staged")
+        check_loads(tmp_path / "staged", "nano")
     with pytest.raises(
         TinyAudioError, match="is a model of type 'whisper'; expected a checkpoint that `ta train` wrote"
     ):
@@ -437,7 +463,7 @@ def test_parts_that_are_not_in_the_cache_are_not_tried(tiny_checkpoint, tmp_path
     config = json.loads((tmp_path / "staged" / "config.json").read_text())
     config |= {"self_contained": False, "audio_model_id": "nobody/encoder", "text_model_id": "nobody/decoder"}
     (tmp_path / "staged" / "config.json").write_text(json.dumps(config))
-    assert "its code loads; encoder and language model are not in the cache" in check_loads(tmp_path / "staged")
+    assert "its code loads; encoder and language model are not in the cache" in check_loads(tmp_path / "staged", "tiny")
 
 
 def test_push_to_hub_of_the_model_itself(server, tiny_checkpoint, tmp_path):

@@ -41,10 +41,12 @@ def deploy_space(space: str, model: str, settings: SpaceSettings, *, dry_run: bo
     message = f"Deploy the demo of {source.name}"
     with TemporaryDirectory(prefix="ta-deploy-") as temporary:
         changes = space_changes(source, Path(temporary), remote, settings)
+        is_paid = show_costs(remote.repository, settings)
         if dry_run:
             return show(changes, remote, message)
         require_agreement(changes, remote, PushRequest(yes=yes))
-        require_consent_to_costs(remote.repository, settings, yes)
+        if is_paid and not yes:
+            require_consent_to_costs(remote.repository)
         commit, log = commit_space(changes, remote, settings, message)
     if wait:
         from huggingface_hub import HfApi
@@ -58,7 +60,7 @@ def require_model(source: ModelSource, settings: SpaceSettings) -> None:
     """Looks whether the Space will find its model.
 
     Raises:
-        TinyAudioError: it is neither here nor on the Hub.
+        TinyAudioError: it is neither here nor on the Hub, or no recogniser of tiny-audio.
     """
     if source.local:
         return
@@ -66,6 +68,7 @@ def require_model(source: ModelSource, settings: SpaceSettings) -> None:
 
     with hub_errors(f"The model {source.name} was not found"):
         info = HfApi().model_info(source.location, revision=source.revision)
+    source.require_ours()
     if info.private and "HF_TOKEN" not in settings.secrets:
         warn(f"{source.name} is private: the Space cannot load it without --secrets-from-env HF_TOKEN.")
 
@@ -87,27 +90,27 @@ def space_changes(source: ModelSource, folder: Path, remote: Remote, settings: S
     return replace(changes, overwritten=[CARD, *changes.overwritten]) if takes_over else changes
 
 
-def require_consent_to_costs(space: str, settings: SpaceSettings, yes: bool) -> None:
-    """Shows what paid hardware costs, and asks.
+def show_costs(space: str, settings: SpaceSettings) -> bool:
+    """Shows what paid hardware costs; whether it is paid.
 
     Raises:
-        TinyAudioError: no such hardware; the answer is no, or there is no terminal to ask on.
+        TinyAudioError: no such hardware.
     """
     from huggingface_hub import HfApi
 
     with hub_errors(f"{space} was not changed"):
         price = price_of(HfApi(), settings.hardware)
-    if price is None:
-        return
-    costs = (
-        f"{settings.hardware} costs {price} while it is awake; it sleeps after {settings.sleep_minutes} idle minutes"
-    )
-    say(f"{space}: {costs}.")
-    answer = yes or ask("Take it?")
-    if answer is None:
-        raise TinyAudioError(f"{costs}; nothing was changed: give --yes to take it.")
+    if price is not None:
+        sleep = f"it sleeps after {settings.sleep_minutes} idle minutes"
+        say(f"{space}: {settings.hardware} costs {price} while it is awake; {sleep}.")
+    return price is not None
+
+
+def require_consent_to_costs(space: str) -> None:
+    """TinyAudioError: the answer is no, or there is no terminal to ask on."""
+    answer = ask("Take it?")
     if not answer:
-        raise TinyAudioError(f"{space} was not changed.")
+        raise TinyAudioError(f"{space} was not changed{'; give --yes to take it' * (answer is None)}.")
 
 
 def commit_space(changes: Changes, remote: Remote, settings: SpaceSettings, message: str) -> tuple[str, list[str]]:
@@ -127,6 +130,13 @@ def commit_space(changes: Changes, remote: Remote, settings: SpaceSettings, mess
     publish(changes, remote, message, PushRequest())
     with hub_errors(f"The state of {remote.repository} could not be read"):
         return str(api.space_info(remote.repository).sha), log
+
+
+def require_unused(options: Mapping[str, Any], target: str, instead: str) -> None:
+    """TinyAudioError: an option was given that means nothing to `target`; `instead` says what it has."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise TinyAudioError(f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} not for {target}; {instead}.")
 
 
 def deploy_endpoint(

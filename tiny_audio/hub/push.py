@@ -132,7 +132,7 @@ def files_to_push(source: ModelSource, folder: Path, remote: Remote, request: Pu
 
     if not request.card_only:
         stage(source, folder, self_contained=request.self_contained)
-        say(check_loads(folder))
+        say(check_loads(folder, source.name))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {**{path.relative_to(folder).as_posix(): path for path in files}, CARD: card(folder_of(source), remote)}
 

@@ -9,7 +9,7 @@ from tiny_audio import export
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
-from tiny_audio.model.loading import DECODER_FOLDER, ENCODER_FOLDER, WEIGHTS_FILE, export_code
+from tiny_audio.model.loading import DECODER_FOLDER, ENCODER_FOLDER, WEIGHTS_FILE, explained, export_code
 from tiny_audio.model.lora import ADAPTER, CONFIG_FILE, ENCODER_ADAPTER, TENSORS_FILE, find_adapter_file
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
@@ -38,8 +38,7 @@ def stage(source: ModelSource, folder: Path, *, self_contained: bool) -> None:
         TinyAudioError: no checkpoint of tiny-audio, or one whose parts others could not find. ValueError, OSError: it
             cannot be loaded.
     """
-    if (kind := source.model_type()) != "asr_model":
-        raise TinyAudioError(f"{source.name} is a model of type {kind!r}; expected a checkpoint that `ta train` wrote.")
+    source.require_ours()
     checkpoint = folder_of(source)
     config = ASRConfig.from_pretrained(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +70,9 @@ def write_as_it_is(checkpoint: Path, config: ASRConfig, folder: Path) -> None:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(file.resolve(strict=True))
-    ASRProcessor.from_pretrained(checkpoint, config).save_pretrained(folder)
+    with explained(str(checkpoint), "a model's tokenizer and feature extractor"):
+        processor = ASRProcessor.from_pretrained(checkpoint, config)
+    processor.save_pretrained(folder)
     with torch.device("meta"):  # only their classes are asked for
         projector = build_projector(config)
         encoder = adapter_for(config.audio_config)(config.audio_config)
