@@ -169,6 +169,7 @@ def network(monkeypatch, tmp_path):
         }
         for name, value in values.items():
             monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the endpoint of its first use
         monkeypatch.setenv("HF_TOKEN", token)
 
     return use
