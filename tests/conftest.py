@@ -169,9 +169,8 @@ def network(monkeypatch, tmp_path):
         }
         for name, value in values.items():
             monkeypatch.setattr(constants, name, value)
-        monkeypatch.setattr(
-            hf_api.api, "endpoint", endpoint
-        )  # of huggingface_hub's functions, which transformers calls
+        monkeypatch.setattr(hf_api.api, "endpoint", endpoint)  # of its functions, which keep that of their import
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the endpoint of its first use
         monkeypatch.setenv("HF_TOKEN", token)
 
     return use

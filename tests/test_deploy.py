@@ -19,6 +19,7 @@ from tiny_audio.cli.main import run
 from tiny_audio.hub import space
 from tiny_audio.hub.space import added, is_settled
 
+OURS = b'{"model_type": "asr_model"}'
 SECONDS = 120  # that an app may take to start on a busy machine
 APP = """
 import runpy, sys, tiny_audio
@@ -35,8 +36,8 @@ def spaces(monkeypatch) -> Spaces:
 
 @pytest.fixture
 def server(network, spaces) -> Hub:
-    with hub({"config.json": b"{}"}, routers=[spaces.routes]) as running:
-        running.add("me/other", {"config.json": b"{}"}, settings={"private": True})
+    with hub({"config.json": OURS}, routers=[spaces.routes]) as running:
+        running.add("me/other", {"config.json": OURS}, settings={"private": True})
         network(running.url)
         yield running
 
@@ -133,6 +134,27 @@ def test_an_app_that_another_wrote_is_asked_for(server, capsys):
     assert page(server)["app.py"] != b"print('theirs')"
 
 
+def test_a_space_of_another_kind_is_asked_for(server, capsys):
+    readme = b"---\nsdk: docker\napp_port: 3000\n---\n# Theirs\n"
+    server.add("me/page", {"README.md": readme, "Dockerfile": b"FROM scratch"}, "space")
+    assert run(["deploy", "me/page", "-m", "me/mine", "--no-wait"]) == 1
+    assert "would overwrite: README.md" in capsys.readouterr().err and page(server)["README.md"] == readme
+    assert run(["deploy", "me/page", "-m", "me/mine", "--no-wait", "--yes"]) == 0 and front(server)["sdk"] == "gradio"
+
+
+def test_models_that_a_readme_names_alone_stay(server):
+    server.add("me/page", {"README.md": b"---\nmodels: me/old\n---\n# Mine\n"}, "space")
+    assert run(["deploy", "me/page", "-m", "me/mine", "--no-wait"]) == 0
+    assert front(server)["models"] == ["me/old", "me/mine"]
+
+
+@pytest.mark.parametrize("readme", [b"---\nsdk: [\n---\n", b"---\n- a\n---\n", b"---\nmodels: 3\n---\n", b"\xff\xfe#"])
+def test_a_damaged_readme_is_one_line(server, capsys, readme):
+    server.add("me/page", {"README.md": readme}, "space")
+    assert run(["deploy", "me/page", "-m", "me/mine", "--no-wait"]) == 1
+    assert capsys.readouterr().err.startswith("Error: ") and page(server)["README.md"] == readme
+
+
 @pytest.mark.parametrize(
     ("stages", "shown"),
     [
@@ -165,7 +187,9 @@ def test_secrets_are_there_before_the_app_and_nowhere_else(server, spaces, monke
 def test_paid_hardware_is_shown_and_asked_for(server, spaces, capsys):
     command = ["deploy", "me/page", "-m", "me/mine", "--hardware", "t4-small", "--sleep-minutes", "30"]
     assert run(command) == 1
-    assert "t4-small costs $0.40 an hour while it is awake" in capsys.readouterr().err and not server.commits
+    said = capsys.readouterr().err
+    assert said.count("t4-small costs $0.40 an hour while it is awake") == 1 and not server.commits
+    assert said.endswith("Error: me/page was not changed; give --yes to take it.\n")
     assert ("space", "me/page") not in server.repositories
     assert run([*command, "--yes"]) == 0
     assert server.created["hardware"] == "t4-small" and server.created["sleepTimeSeconds"] == 1800
@@ -183,7 +207,16 @@ def test_a_dry_run_changes_nothing(server, capsys):
     assert (
         "me/page, which is to be made: Deploy the demo of me/mine" in printed and "tiny_audio/demo/server.py" in printed
     )
+    assert run(["deploy", "me/page", "-m", "me/mine", "--dry-run", "--hardware", "t4-small"]) == 0
+    assert "t4-small costs $0.40 an hour" in capsys.readouterr().err
+    assert run(["deploy", "me/page", "-m", "me/mine", "--dry-run", "--hardware", "nope"]) == 1
+    assert "no hardware 'nope' for Spaces" in capsys.readouterr().err
     assert ("space", "me/page") not in server.repositories and not server.commits
+
+
+def test_options_of_an_endpoint_are_refused(capsys):
+    assert run(["deploy", "me/page", "--access", "public", "--replicas", "4", "--image", "foo"]) == 1
+    assert "Error: --access, --replicas, --image are not for a Space; it has --private" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("request_", ["/api/repos/create", "/commit/", "/secrets"])
@@ -199,6 +232,9 @@ def test_a_fault_is_one_line_and_the_retry_completes(server, spaces, monkeypatch
 def test_a_model_that_the_space_could_not_load(server, monkeypatch, capsys):
     assert run(["deploy", "me/page", "-m", "me/missing", "--dry-run"]) == 1
     assert "Error: The model me/missing was not found (HTTP 404" in capsys.readouterr().err
+    server.add("me/theirs", {"config.json": b'{"model_type": "whisper"}'})
+    assert run(["deploy", "me/page", "-m", "me/theirs", "--dry-run"]) == 1
+    assert "Error: me/theirs is a model of type 'whisper'; expected a checkpoint" in capsys.readouterr().err
     assert run(["deploy", "me/page", "-m", "me/other", "--dry-run"]) == 0
     assert "Warning: me/other is private" in capsys.readouterr().err
     monkeypatch.setenv("HF_TOKEN", "hf_right")

@@ -54,8 +54,8 @@ def test_it_is_made_watched_and_told(server: Hub, endpoints: Endpoints, capsys):
     assert compute["scaling"] == {"minReplica": 0, "maxReplica": 1, "scaleToZeroTimeout": 15}
     (question,) = questions
     assert question == (
-        "Make the endpoint speech with me/mine: 0 to 1 replicas of Nvidia L4 (aws-us-east-1-nvidia-l4-x1), $0.80 an hour "
-        "each, asleep after 15 idle minutes"
+        "Make the endpoint speech with me/mine: 0 to 1 replicas of Nvidia L4 (aws-us-east-1-nvidia-l4-x1), access authenticated, "
+        "$0.80 an hour each, asleep after 15 idle minutes"
     )
     shown = capsys.readouterr()
     assert shown.out == f"{url}\n" and "hf_of_the_parts" not in shown.err
@@ -181,6 +181,19 @@ def test_the_command(server: Hub, endpoints: Endpoints, monkeypatch, capsys):
     assert capsys.readouterr().out == f"{server.url}/deployed\n"
     assert endpoints.sent[0]["model"]["secrets"] == {"PARTS_TOKEN": "hf_of_the_parts"}
     assert endpoints.sent[0]["compute"]["scaling"]["scaleToZeroTimeout"] == 30
+
+
+@pytest.mark.parametrize("name", ["", "bad name!", "a" * 80, "-a", "a/b/c"])
+def test_a_name_that_no_endpoint_has_is_refused_first(name, server: Hub, capsys):
+    assert run(["deploy", f"--endpoint={name}", "-m", "me/mine", "--dry-run"]) == 1
+    assert (
+        f"Error: --endpoint got {name!r}; expected letters, digits" in capsys.readouterr().err and not server.requests
+    )
+
+
+def test_options_of_a_space_are_refused(capsys):
+    assert run(["deploy", "--endpoint", "speech", "-m", "me/mine", "--private"]) == 1
+    assert "Error: --private is not for an endpoint; it has --access private." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("model", [[], ["-m", "nano"]])

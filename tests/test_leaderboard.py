@@ -13,7 +13,7 @@ from tiny_audio.analysis.leaderboard import leaderboard, ranked
 from tiny_audio.cli.main import run as ta
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import Metrics
-from tiny_audio.hub.leaderboard import merged_rows, page, push_leaderboard, row_of
+from tiny_audio.hub.leaderboard import merged_rows, page, parsed, push_leaderboard, row_of
 from tiny_audio.hub.marks import has_marks
 
 TEN = "one two three four five six seven eight nine ten"
@@ -145,7 +145,10 @@ def test_what_is_no_leaderboard_is_left_alone(stored, server, capsys):
     assert ta(["analysis", "leaderboard", "--push", BOARD]) == 1
     assert "me/board holds data/train.parquet and is no leaderboard; name another" in capsys.readouterr().err
     server.add(BOARD, {"results.jsonl": b"{}\n"}, kind="dataset")
-    with pytest.raises(TinyAudioError, match="Line 1 of results.jsonl in me/board is no row with an id"):
+    with pytest.raises(TinyAudioError, match="Line 1 of results.jsonl in me/board has id null; expected text; mend"):
+        push_leaderboard(BOARD, ranked(()), private=False)
+    server.add(BOARD, {"README.md": b"\xff"}, kind="dataset")
+    with pytest.raises(TinyAudioError, match="README.md of me/board is no UTF-8 text"):
         push_leaderboard(BOARD, ranked(()), private=False)
     assert not server.commits
 
@@ -172,6 +175,31 @@ def test_no_token_is_said_first(stored, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert ta(["analysis", "leaderboard", "--push", BOARD]) == 1
     assert "--push needs a token of the Hub and there is none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"id": [1]}, r"id \[1\]; expected text"), ({"wer": "0.1"}, 'wer "0.1"; expected a number'), ({"date": None}, "date null"),
+        ({"wer": float("nan")}, "wer NaN; expected a number"), ({"rtfx": None}, "rtfx null"), ({"wer_low": float("inf")}, "wer_low"),
+        ({"parameters": "9"}, 'parameters "9"; expected a number or null'), ({"normalizer": []}, "normalizer"),
+    ],
+)  # fmt: skip
+def test_a_row_that_somebody_edited_is_one_line_with_its_number(stored, changed, found):
+    row = row_of(ranked(["bad"], "digits")[0])
+    lines = f"{json.dumps(row)}\n{json.dumps(row | changed)}\n"
+    with pytest.raises(TinyAudioError, match=f"Line 2 of results.jsonl in me/board has {found}") as raised:
+        parsed(lines, BOARD)
+    assert "\n" not in str(raised.value)
+    for line in ("[1]", "{", ""):
+        with pytest.raises(TinyAudioError, match="Line 2 of results.jsonl in me/board is no JSON object"):
+            parsed(f"{json.dumps(row)}\n{line}\n", BOARD)
+
+
+def test_a_name_with_line_ends_is_one_row(stored, server):
+    row = row_of(ranked(["bad"], "digits")[0]) | {"model": "a\nb\u2028c", "dataset": "d\n# e"}
+    text = page("board", "", parsed(json.dumps(row, ensure_ascii=False) + "\n", BOARD))
+    assert "\n| a b c | 50.00% |" in text and "\n## d # e test, basic\n" in text
 
 
 def test_a_page_of_ones_own_keeps_its_text():

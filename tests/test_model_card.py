@@ -335,6 +335,22 @@ def test_a_card_that_says_nothing_yet_gets_all(alone, bare):
     assert ("license: mit" in card) == ("mit" in bare) and ("# My title" in card) == ("My title" in bare)
 
 
+@pytest.mark.parametrize("start", ["\ufeff---\n", "--- \n", "\ufeff--- \r\n"], ids=ascii)
+def test_metadata_that_the_hub_would_not_see_are_kept(alone, start):
+    card = card_text(alone, REPOSITORY, f"{start}license: mit\n---\n# Mine\n\nBy me.\n")
+    assert (
+        card.startswith("---") and card.count("license") == 1 and metadata(card.replace("\r", ""))["license"] == "mit"
+    )
+    assert "By me." in card and "library_name: transformers" in card
+
+
+@pytest.mark.parametrize("start", ["", "---\n---\n", "---\n\n"], ids=ascii)
+def test_a_card_without_metadata_is_no_warning(alone, monkeypatch, start):
+    said = []
+    monkeypatch.setattr("huggingface_hub.repocard.logger.warning", said.append)
+    assert card_text(alone, REPOSITORY, f"{start}# Mine\n\nBy me.\n").startswith("---\n") and not said
+
+
 def test_a_card_of_push_results_is_bare(best, home, tmp_path):
     copy = shutil.copytree(best, tmp_path / "best")
     push_results(EvalSettings(model=str(copy), dataset="quickstart"), [Metrics.read(home / "outputs/eval/two")])

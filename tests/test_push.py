@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from huggingface_hub import constants
 
 from tiny_audio import ASRModel
 from tiny_audio.assets import embedded
-from tiny_audio.cli.main import run
+from tiny_audio.cli.main import describe, is_for_the_user, run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.hub.clean_process import CLIP, check_loads
 from tiny_audio.hub.push import PushRequest, find_checkpoint, publish, repository_of, require_agreement, show
@@ -130,7 +131,6 @@ def test_what_is_pushed_is_loaded_and_run_elsewhere(nano, tmp_path):
 
 
 FAULTS = {
-    "name taken": ([Fault(409, "POST /api/repos/create")], "the name is taken"),
     "no payment": ([Fault(402, "POST /api/repos/create")], "it costs money"),
     "no permission": ([Fault(403, "/preupload/")], "use one that may write"),
     "too many requests": ([Fault(429, headers={"Retry-After": "1"})], "too many requests: wait some minutes"),
@@ -238,6 +238,49 @@ def test_what_changed_at_the_same_moment_is_not_overwritten(server):
     assert server.files["config.json"] == b"of another machine"
 
 
+def test_a_repository_that_another_push_made_meanwhile(server):
+    server.faults = [Fault(lambda: server.add("me/mine", FIRST_FILE), "POST /api/repos/create")]
+    assert push_files({"config.json": b"{}"}) and server.files["config.json"] == b"{}"
+    server.faults = [Fault(lambda: server.add("me/other", {"config.json": b"theirs"}), "POST /api/repos/create")]
+    with pytest.raises(TinyAudioError, match="Nothing was pushed to me/other: it was changed at the same moment"):
+        push_files({"config.json": b"{}"}, PushRequest("me/other"))
+
+
+@pytest.mark.parametrize("name", ["Ünïcode", "a--b", "me/x.git", "-x", "a" * 200, "me/a/b", "", "a b"])
+def test_a_name_that_the_hub_has_not_is_refused_first(server, capsys, name):
+    assert run(["push", "-c", "nano", "--card-only", "--", name]) == 1
+    assert capsys.readouterr().err.startswith(f"Error: ta push got {name!r}; expected OWNER/NAME of a repository")
+    assert not server.requests
+
+
+@pytest.mark.parametrize("branch", ["a b", "a..b", "ünï", "../x", "-x", "refs/pr/1", "a/", "a//b", "a.lock", ""])
+def test_a_branch_that_git_has_not_is_refused_first(server, capsys, branch):
+    assert run(["push", "me/mine", "-c", "nano", "--card-only", f"--branch={branch}"]) == 1
+    assert f"Error: --branch got {branch!r}; expected" in capsys.readouterr().err and not server.requests
+
+
+def test_a_new_branch_of_what_is_there_is_told_and_nothing_else(server, capsys):
+    assert push_files({"config.json": b"{}"})
+    said, handler = [], logging.Handler()
+    handler.emit = said.append
+    logging.getLogger("huggingface_hub").addHandler(handler)
+    assert push_files({"config.json": b"{}"}, PushRequest("me/mine", branch="v1.0/try_it-2")) is None
+    assert "has all of it already; the branch v1.0/try_it-2 was made." in capsys.readouterr().err
+    logging.getLogger("huggingface_hub").removeHandler(handler)
+    assert not said and server.files_of("me/mine", "v1.0/try_it-2") == server.files
+
+
+def test_a_token_that_cannot_be_sent_and_a_cache_that_cannot_be_written(server, network, monkeypatch, capsys):
+    network(server.url, "hf_rïght")
+    assert run(["push", "me/mine", "-c", "nano", "--card-only"]) == 1
+    assert "holds what no token does; the token is not valid: run `hf auth login`" in capsys.readouterr().err
+    network(server.url)
+    server.add("me/mine", {CARD: b"# Mine"})
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/dev/full/x")
+    assert run(["push", "me/mine", "-c", "nano", "--card-only"]) == 1
+    assert "Nothing was pushed to me/mine (" in (said := capsys.readouterr().err) and "; check /dev/full/x" in said
+
+
 def test_branches_and_pull_requests(server, network):
     assert push_files({"config.json": b"{}"})
     assert push_files({"config.json": b'{"try": 1}'}, PushRequest("me/mine", branch="try/this"))
@@ -278,6 +321,9 @@ def test_only_the_card(server, capsys):
     assert server.files[MANIFEST] == note and server.files["config.json"] == b"{}"
     assert run(["push", "me/mine", "-c", "nano", "--card-only", "--private"]) == 1
     assert "me/mine is public; make it private in its settings" in capsys.readouterr().err
+    server.repositories["model", "me/mine"].commit({CARD: "# Größe".encode("latin-1")})
+    assert run(["push", "me/mine", "-c", "nano", "--card-only"]) == 1
+    assert "Error: README.md of me/mine is no UTF-8 text (byte 4); write it" in capsys.readouterr().err
 
 
 def test_the_checkpoint_and_the_repository_that_are_meant(nano, tmp_path, monkeypatch):
@@ -321,6 +367,51 @@ def test_parts_of_this_machine_are_pushed_along_or_refused(settings_of, tmp_path
     assert len(adapted_parts(ASRModel.from_pretrained(tmp_path / "again"))) == 2
 
 
+def test_only_what_is_read_of_a_part_is_pushed(nano, tmp_path):
+    shutil.copytree(nano, tmp_path / "mine")
+    for name in (
+        "encoder/.env",
+        "encoder/.cache/y.json",
+        "encoder/.token.json",
+        "decoder/notes.txt",
+        "decoder/old/a.json",
+    ):
+        file = tmp_path / "mine" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("{}")
+    (tmp_path / "mine/decoder/vocab.txt").write_text("a")
+    stage(ModelSource.of(str(tmp_path / "mine")), tmp_path / "staged", self_contained=False)
+    parts = [path for part in ("encoder", "decoder") for path in (tmp_path / "staged" / part).rglob("*")]
+    wanted = {path.name for part in ("encoder", "decoder") for path in (nano / part).iterdir()}
+    assert {path.name for path in parts} == wanted | {"vocab.txt"}
+
+
+def test_a_damaged_checkpoint_is_one_line_that_names_it(nano, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("no-tokenizer", "no-json", "no-config", "cut"):
+        shutil.copytree(nano, name)
+
+    def said(name: str) -> str:
+        with pytest.raises((TinyAudioError, OSError, ValueError)) as raised:
+            stage(ModelSource.of(name), tmp_path / "staged" / name, self_contained=False)
+            check_loads(tmp_path / "staged" / name, name)
+        assert is_for_the_user(raised.value)
+        return describe(raised.value)
+
+    Path("no-tokenizer/tokenizer.json").unlink()
+    assert said("no-tokenizer").startswith(
+        "no-tokenizer could not be loaded as a model's tokenizer and feature extractor"
+    )
+    Path("no-json/encoder/config.json").write_text("{")
+    assert said("no-json").startswith(f"{tmp_path}/no-json/encoder/config.json is no JSON (")
+    Path("no-config/config.json").unlink()
+    assert said("no-config") == "no-config holds no config.json; expected a checkpoint folder."
+    os.truncate("cut/encoder/model.safetensors", 1000)
+    cut = said("cut")
+    assert cut.startswith("cut does not load in a clean process (OSError: cut could not be loaded as an audio encoder")
+    assert str(tmp_path) not in cut
+
+
 @pytest.mark.slow
 def test_its_requirements_installed_alone_are_enough(tmp_path):
     stage(ModelSource.of("nano"), tmp_path / "linked", self_contained=False)
@@ -356,9 +447,9 @@ def test_a_model_that_does_not_load_elsewhere_is_not_pushed(server, nano, tmp_pa
     (tmp_path / "staged" / "pipeline.py").write_text("from tiny_audio.model.pipeline import ASRPipeline\n")
     (tmp_path / "staged" / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        TinyAudioError, match=r"does not load in a clean process \(.*tiny_audio.*\); nothing was pushed"
+        TinyAudioError, match=r"nano does not load in a clean process \(.*tiny_audio.*\); nothing was pushed"
     ):
-        check_loads(tmp_path / "staged")
+        check_loads(tmp_path / "staged", "nano")
     with pytest.raises(
         TinyAudioError, match="is a model of type 'whisper'; expected a checkpoint that `ta train` wrote"
     ):
@@ -372,7 +463,7 @@ def test_parts_that_are_not_in_the_cache_are_not_tried(tiny_checkpoint, tmp_path
     config = json.loads((tmp_path / "staged" / "config.json").read_text())
     config |= {"self_contained": False, "audio_model_id": "nobody/encoder", "text_model_id": "nobody/decoder"}
     (tmp_path / "staged" / "config.json").write_text(json.dumps(config))
-    assert "its code loads; encoder and language model are not in the cache" in check_loads(tmp_path / "staged")
+    assert "its code loads; encoder and language model are not in the cache" in check_loads(tmp_path / "staged", "tiny")
 
 
 def test_push_to_hub_of_the_model_itself(server, tiny_checkpoint, tmp_path):

@@ -1,8 +1,9 @@
-"""Writing to the Hub: the token and the name that it takes, and what its refusals mean, in one line."""
+"""Reading and writing on the Hub: token and name that it takes, texts of files, and what its refusals mean, in one line."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tiny_audio.errors import TinyAudioError
 
@@ -32,16 +33,43 @@ def require_access(repository: str, what: str) -> None:
         what: the command or option that asks for it, for the message.
 
     Raises:
-        TinyAudioError: no Hub id, the Hub is switched off, or no token.
+        TinyAudioError: no Hub id, the Hub is switched off, or no token that can be sent.
     """
     from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
-    if not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", repository):
-        raise TinyAudioError(f"{what} got {repository!r}; expected OWNER/NAME of a repository on the Hub.")
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise TinyAudioError(
+            f"{what} got {repository!r}; expected OWNER/NAME of a repository on the Hub: letters, digits, '_', and between "
+            "them '-' and '.', of 96 characters at most, without '--', '..' and '.git' at the end."
+        ) from error
     if constants.HF_HUB_OFFLINE:
         raise TinyAudioError(f"{what} needs the network and HF_HUB_OFFLINE=1 forbids it; leave out one of them.")
-    if get_token() is None:
+    token = get_token()
+    if token is None:
         raise TinyAudioError(f"{what} needs a token of the Hub and there is none; run `hf auth login` or set HF_TOKEN.")
+    if not token.isascii():
+        raise TinyAudioError(f"{what} needs a token of the Hub, and this one holds what no token does; {ADVICE[401]}.")
+
+
+def content_of(repository: str, name: str, revision: str | None, kind: str = "model") -> str:
+    """The text of a file, its line ends as they are.
+
+    Raises:
+        TinyAudioError: it is not UTF-8.
+    """
+    from huggingface_hub import hf_hub_download
+
+    content = Path(hf_hub_download(repository, name, revision=revision, repo_type=kind)).read_bytes()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TinyAudioError(
+            f"{name} of {repository} is no UTF-8 text (byte {error.start}); write it as UTF-8 there first."
+        ) from error
 
 
 @contextmanager
@@ -83,11 +111,14 @@ def reason(error: BaseException) -> str:
 
 def advice(error: BaseException) -> str:
     """What to do about it."""
-    from huggingface_hub.errors import GatedRepoError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError
 
     if isinstance(error, GatedRepoError):
         return "ask for access on its page"
+    if isinstance(error, HFValidationError):
+        return "check the name"
     code = status(error)
     if code is None:
-        return NETWORK_ADVICE if getattr(error, "filename", None) is None else "check that file"
+        file = getattr(error, "filename", None)
+        return NETWORK_ADVICE if file is None else f"check {file}"
     return ADVICE.get(code, SERVER_ADVICE if code >= 500 else "check the command")

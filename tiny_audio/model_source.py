@@ -14,6 +14,7 @@ from tiny_audio.errors import TinyAudioError
 from tiny_audio.hub_access import hub_errors
 
 SHIPPED = ("nano",)
+OURS = "asr_model"  # the model_type of a checkpoint that `ta train` wrote
 NAMES_OF_MODELS = (  # keys of configs
     "audio_model_id", "text_model_id", "_name_or_path", "name_or_path", "base_model_name_or_path"
 )  # fmt: skip
@@ -64,6 +65,13 @@ class ModelSource:
         if not isinstance(config, dict):
             raise TinyAudioError(f"The config.json of {self.name} holds no object; expected the settings of a model.")
         return config.get("model_type")
+
+    def require_ours(self) -> None:
+        """TinyAudioError: it is no checkpoint of tiny-audio, or it cannot be read."""
+        if (kind := self.model_type()) != OURS:
+            raise TinyAudioError(
+                f"{self.name} is a model of type {kind!r}; expected a checkpoint that `ta train` wrote."
+            )
 
     def unreadable(self, error: Exception) -> TinyAudioError:
         """What to tell the user when the model's files cannot be had."""
@@ -137,9 +145,16 @@ def is_path(location: str) -> bool:
 
 
 def hide_paths(folder: Path) -> None:
-    """Of the folders of this machine that configs name, only the last part is published."""
+    """Of the folders of this machine that configs name, only the last part is published.
+
+    Raises:
+        TinyAudioError: one is no JSON.
+    """
     for file in sorted(folder.rglob("*config.json")):
-        values = json.loads(file.read_text("utf-8"))
+        try:
+            values = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
+            raise TinyAudioError(f"{file.resolve()} is no JSON ({error}); copy the checkpoint anew.") from error
         public = without_paths(values)
         if public != values:
             file.unlink()  # it may be a link to the checkpoint's own
@@ -158,6 +173,13 @@ def without_paths(value: Any, key: str = "") -> Any:
 def _require_checkpoint(folder: Path) -> None:
     if (folder / "config.json").is_file():
         return
-    inside = sorted(p.parent.name for p in folder.glob("*/config.json")) if folder.is_dir() else []
-    hint = f"; did you mean {folder / inside[0]}?" if inside else "; expected a checkpoint folder."
+    inside = [file.parent for file in sorted(folder.glob("*/config.json")) if _kind(file) == OURS]
+    hint = f"; did you mean {inside[0]}?" if inside else "; expected a checkpoint folder."
     raise TinyAudioError(f"{folder} holds no config.json{hint}")
+
+
+def _kind(config: Path) -> str | None:
+    try:
+        return json.loads(config.read_text("utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):  # damaged: then of no kind
+        return None

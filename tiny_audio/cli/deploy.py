@@ -37,8 +37,12 @@ def deploy(
     hardware: HardwareOption = None,
     sleep_minutes: SleepOption = None,
     private: Annotated[bool, typer.Option("--private", help="A new Space that only you see.")] = False,
-    access: Annotated[str, typer.Option(help="To an endpoint: authenticated, public or private.")] = "authenticated",
-    replicas: Annotated[int, typer.Option(min=1, help="Of an endpoint, at most; none while it sleeps.")] = 1,
+    access: Annotated[
+        str | None, typer.Option(help="To an endpoint: authenticated, public or private. [authenticated]")
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="Of an endpoint, at most; none while it sleeps. [1]")
+    ] = None,
     image: Annotated[
         str | None,
         typer.Option(help="Of an endpoint: an image of `ta serve` in a registry, to be run in place of the Hub's."),
@@ -58,14 +62,17 @@ def deploy(
         )
     secrets, agreed = tuple(secrets_from_env or ()), {"yes": yes, "dry_run": dry_run, "wait": wait}
     if space is not None:
-        from tiny_audio.hub.deploy import deploy_space
+        from tiny_audio.hub.deploy import deploy_space, require_unused
         from tiny_audio.hub.space import FREE, SpaceSettings
 
+        of_endpoints = {"--access": access, "--replicas": replicas, "--image": image}
+        require_unused(of_endpoints, "a Space", "it has --private and --hardware")
         settings = SpaceSettings(hardware or FREE, private, secrets, sleep_minutes or 60)
         deploy_space(space, model or "nano", settings, **agreed)
     else:
-        from tiny_audio.hub.deploy import deploy_endpoint
+        from tiny_audio.hub.deploy import deploy_endpoint, require_unused
 
+        require_unused({"--private": private}, "an endpoint", "it has --access private")
         given = {
             "hardware": hardware,
             "idle_minutes": sleep_minutes,

@@ -1,5 +1,6 @@
 """The figures of evaluations in a model's card: `model-index` metadata and `.eval_results`, in its folder or on the Hub."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,14 +11,15 @@ from tiny_audio.evaluation.leaderboard import eval_result, eval_results_name
 from tiny_audio.evaluation.providers import source_of
 from tiny_audio.evaluation.results import Metrics, write_atomically
 from tiny_audio.evaluation.settings import EvalSettings
-from tiny_audio.hub_access import hub_errors
+from tiny_audio.hub_access import content_of, hub_errors
 from tiny_audio.model_source import SHIPPED, ModelSource, public_name
 
 if TYPE_CHECKING:
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCard, SpaceCard
 
 CARD = "README.md"
 TASK = "automatic-speech-recognition"
+_OPENING = re.compile(r"\A(\s*---)[ \t]+(?=\r?\n)")
 
 
 def push_results(settings: EvalSettings, evaluations: Sequence[Metrics]) -> None:
@@ -58,7 +60,7 @@ def updated_card(content: str | None, model: str, evaluations: Sequence[Metrics]
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    card = read_card(content or f"---\n{{}}\n---\n\n# {model}\n")
+    card = read_card(content or f"\n# {model}\n")
     data = cast(ModelCardData, card.data)
     new = [EvalResult(**_entry(metrics)) for metrics in evaluations]
     known = [old for old in data.eval_results or [] if not any(old.is_equal_except_value(one) for one in new)]
@@ -67,21 +69,46 @@ def updated_card(content: str | None, model: str, evaluations: Sequence[Metrics]
     return str(card)
 
 
+def split_card(content: str) -> tuple[str, str]:
+    """The metadata with their lines, empty where there are none, and the text: told apart as the Hub does it.
+
+    A byte-order mark, and spaces after the first `---`, would hide the metadata from it; they are taken off.
+    """
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    content = _OPENING.sub(r"\1", content.removeprefix("\ufeff"))
+    front = REGEX_YAML_BLOCK.match(content)
+    return (front[0], content[front.end() :]) if front else ("", content)
+
+
 def read_card(content: str) -> "ModelCard":
-    """A card as its metadata and its text.
+    """A model's card as its metadata and its text.
 
     Raises:
         TinyAudioError: the metadata is no YAML, or not as the Hub wants it.
     """
-    import yaml
     from huggingface_hub import ModelCard
 
+    return _read(content, ModelCard, "model")
+
+
+def read_space_card(content: str) -> "SpaceCard":
+    """The same of a Space's README.md."""
+    from huggingface_hub import SpaceCard
+
+    return _read(content, SpaceCard, "Space")
+
+
+def _read(content: str, card_class: Any, of: str) -> Any:
+    import yaml
+
+    front, text = split_card(content)
     try:
-        return ModelCard(content, ignore_metadata_errors=False)
+        return card_class((front or "---\n{}\n---\n") + text, ignore_metadata_errors=False)
     except (ValueError, TypeError, yaml.YAMLError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TinyAudioError(
-            f"The metadata of the model's card cannot be read ({reason}); mend its YAML first."
+            f"The metadata of the {of}'s card cannot be read ({reason}); mend its YAML first."
         ) from error
 
 
@@ -118,7 +145,7 @@ def _commit(repository: str, revision: str | None, evaluations: Sequence[Metrics
     api = HfApi()
     with hub_errors(f"The card of {repository} was not changed"):
         try:
-            content = Path(api.hf_hub_download(repository, CARD, revision=revision)).read_text(encoding="utf-8")
+            content = content_of(repository, CARD, revision)
         except EntryNotFoundError:
             content = None
         card = updated_card(content, repository.split("/")[-1], evaluations)

@@ -35,8 +35,12 @@ for reference in {*config.auto_map.values(), *(entry["impl"] for entry in config
 """
 
 
-def check_loads(folder: Path) -> str:
+def check_loads(folder: Path, name: str) -> str:
     """Loads the folder in a clean process, and lets pipeline and handler transcribe; what was seen, in one sentence.
+
+    Args:
+        folder: a staged one.
+        name: of the model that it was staged from, for an error.
 
     Where encoder or language model are on the Hub and not in this machine's cache, only config and code are loaded.
 
@@ -44,9 +48,9 @@ def check_loads(folder: Path) -> str:
         TinyAudioError: it does not load, or fails at a shipped clip.
     """
     if parts_are_here(folder):
-        heard = in_clean_process(TRANSCRIBE, folder, embedded("clips") / CLIP).strip()
+        heard = in_clean_process(name, TRANSCRIBE, folder, embedded("clips") / CLIP).strip()
         return f"In a clean process it loads, and hears {heard!r} in a shipped clip."
-    in_clean_process(IMPORT, folder)
+    in_clean_process(name, IMPORT, folder)
     return "In a clean process its code loads; encoder and language model are not in the cache here and were not tried."
 
 
@@ -59,16 +63,16 @@ def parts_are_here(folder: Path) -> bool:
     return all(isinstance(try_to_load_from_cache(part, "config.json"), str) for part in ids)
 
 
-def in_clean_process(script: str, *arguments: Path) -> str:
+def in_clean_process(name: str, script: str, folder: Path, *arguments: Path) -> str:
     """What the script prints, without network, without this folder's modules and without code that was cached before."""
     with TemporaryDirectory() as modules:
         quiet = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": modules, "TRANSFORMERS_VERBOSITY": "error"}
-        command = [sys.executable, "-I", "-B", "-c", script, *map(str, arguments)]
+        command = [sys.executable, "-I", "-B", "-c", script, *map(str, (folder, *arguments))]
         done = subprocess.run(command, check=False, env=os.environ | quiet, cwd=modules, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise TinyAudioError(
-            f"The model does not load in a clean process ({reason}); nothing was pushed: see what "
-            "`ta transcribe -m CHECKPOINT CLIP` says of it."
+            f"{name} does not load in a clean process ({reason.replace(str(folder), name)}); nothing was pushed: see what "
+            f"`ta transcribe -m {name} CLIP` says of it."
         )
     return done.stdout

@@ -1,20 +1,21 @@
 """`ta deploy`: a Space is made of files that are shown or committed, an endpoint of a pushed model; costs are asked for first."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from tiny_audio.console import ask, say, warn
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.hub_access import hub_errors, require_access
+from tiny_audio.hub_access import content_of, hub_errors, require_access
 from tiny_audio.model_source import ModelSource
 
 from .endpoint import EndpointSettings, create_endpoint
 from .push import PushRequest, full_name, publish, require_agreement, show
-from .repository import CARD, Changes, Remote, changes_of, content_of, look
+from .repository import CARD, Changes, Remote, changes_of, look
 from .space import SpaceSettings, build_log, prepare_space, price_of, report, secret_values, watch
-from .space_files import write_space
+from .space_files import runs_another_app, write_space
 
 KIND = "space"
 
@@ -40,10 +41,12 @@ def deploy_space(space: str, model: str, settings: SpaceSettings, *, dry_run: bo
     message = f"Deploy the demo of {source.name}"
     with TemporaryDirectory(prefix="ta-deploy-") as temporary:
         changes = space_changes(source, Path(temporary), remote, settings)
+        is_paid = show_costs(remote.repository, settings)
         if dry_run:
             return show(changes, remote, message)
         require_agreement(changes, remote, PushRequest(yes=yes))
-        require_consent_to_costs(remote.repository, settings, yes)
+        if is_paid and not yes:
+            require_consent_to_costs(remote.repository)
         commit, log = commit_space(changes, remote, settings, message)
     if wait:
         from huggingface_hub import HfApi
@@ -57,7 +60,7 @@ def require_model(source: ModelSource, settings: SpaceSettings) -> None:
     """Looks whether the Space will find its model.
 
     Raises:
-        TinyAudioError: it is neither here nor on the Hub.
+        TinyAudioError: it is neither here nor on the Hub, or no recogniser of tiny-audio.
     """
     if source.local:
         return
@@ -65,12 +68,16 @@ def require_model(source: ModelSource, settings: SpaceSettings) -> None:
 
     with hub_errors(f"The model {source.name} was not found"):
         info = HfApi().model_info(source.location, revision=source.revision)
+    source.require_ours()
     if info.private and "HF_TOKEN" not in settings.secrets:
         warn(f"{source.name} is private: the Space cannot load it without --secrets-from-env HF_TOKEN.")
 
 
 def space_changes(source: ModelSource, folder: Path, remote: Remote, settings: SpaceSettings) -> Changes:
-    """What a commit of the Space's files does; they are written into `folder`."""
+    """What a commit of the Space's files does; they are written into `folder`.
+
+    The README counts as overwritten where it runs another app, which is not run any more then.
+    """
     readme = None
     if remote.commit is not None and CARD in remote.files:
         with hub_errors(f"{remote.repository} was not changed"):
@@ -78,30 +85,32 @@ def space_changes(source: ModelSource, folder: Path, remote: Remote, settings: S
     title = remote.repository.split("/")[-1]
     write_space(source, folder, title, settings.hardware, readme)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return changes_of({path.relative_to(folder).as_posix(): path for path in files}, remote)
+    changes = changes_of({path.relative_to(folder).as_posix(): path for path in files}, remote)
+    takes_over = readme is not None and runs_another_app(readme)
+    return replace(changes, overwritten=[CARD, *changes.overwritten]) if takes_over else changes
 
 
-def require_consent_to_costs(space: str, settings: SpaceSettings, yes: bool) -> None:
-    """Shows what paid hardware costs, and asks.
+def show_costs(space: str, settings: SpaceSettings) -> bool:
+    """Shows what paid hardware costs; whether it is paid.
 
     Raises:
-        TinyAudioError: no such hardware; the answer is no, or there is no terminal to ask on.
+        TinyAudioError: no such hardware.
     """
     from huggingface_hub import HfApi
 
     with hub_errors(f"{space} was not changed"):
         price = price_of(HfApi(), settings.hardware)
-    if price is None:
-        return
-    costs = (
-        f"{settings.hardware} costs {price} while it is awake; it sleeps after {settings.sleep_minutes} idle minutes"
-    )
-    say(f"{space}: {costs}.")
-    answer = yes or ask("Take it?")
-    if answer is None:
-        raise TinyAudioError(f"{costs}; nothing was changed: give --yes to take it.")
+    if price is not None:
+        sleep = f"it sleeps after {settings.sleep_minutes} idle minutes"
+        say(f"{space}: {settings.hardware} costs {price} while it is awake; {sleep}.")
+    return price is not None
+
+
+def require_consent_to_costs(space: str) -> None:
+    """TinyAudioError: the answer is no, or there is no terminal to ask on."""
+    answer = ask("Take it?")
     if not answer:
-        raise TinyAudioError(f"{space} was not changed.")
+        raise TinyAudioError(f"{space} was not changed{'; give --yes to take it' * (answer is None)}.")
 
 
 def commit_space(changes: Changes, remote: Remote, settings: SpaceSettings, message: str) -> tuple[str, list[str]]:
@@ -121,6 +130,13 @@ def commit_space(changes: Changes, remote: Remote, settings: SpaceSettings, mess
     publish(changes, remote, message, PushRequest())
     with hub_errors(f"The state of {remote.repository} could not be read"):
         return str(api.space_info(remote.repository).sha), log
+
+
+def require_unused(options: Mapping[str, Any], target: str, instead: str) -> None:
+    """TinyAudioError: an option was given that means nothing to `target`; `instead` says what it has."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise TinyAudioError(f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} not for {target}; {instead}.")
 
 
 def deploy_endpoint(

@@ -1,5 +1,6 @@
 """A pushed model behind an Inference Endpoint: made or updated, its price asked about first, and watched until it answers."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ ACCESS = ("authenticated", "public", "private")  # with a token of the Hub; open
 POLL_SECONDS = 5.0  # from one look at the state to the next
 WAIT_SECONDS = 3600.0
 HEALTH_SECONDS = 120  # from the state "running" to the first answer
+_NAME = re.compile(r"([\w.-]+/)?[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", re.ASCII | re.IGNORECASE)
 PAGE = "https://ui.endpoints.huggingface.co"
 
 
@@ -81,10 +83,12 @@ def create_endpoint(
         The address; None while there is none, or where `confirm` said no.
 
     Raises:
-        TinyAudioError: no token, no such repository or hardware, no handler.py in it, no quota, refused, or it failed.
+        TinyAudioError: no name of an endpoint, no token, no such repository or hardware, no handler.py in it, no quota, refused, or it failed.
     """
     from huggingface_hub import HfApi
 
+    if not _NAME.fullmatch(name):
+        raise TinyAudioError(f"--endpoint got {name!r}; expected letters, digits and, between them, '-': 32 at most.")
     require_access(repository, "--endpoint")
     settings, api = settings or EndpointSettings(), HfApi()
     with hub_errors(f"The endpoint {name} was not made"):
@@ -164,7 +168,7 @@ def question(
     replicas = f"{settings.min_replicas} to {settings.max_replicas} replicas"
     cost = f"${hardware.price_per_hour:.2f} an hour each"
     what = f"{'Make' if existing is None else 'Update'} the endpoint {name} with {repository}{now}"
-    return f"{what}: {replicas} of {hardware.architecture} ({hardware.id}), {cost}{sleep}"
+    return f"{what}: {replicas} of {hardware.architecture} ({hardware.id}), access {settings.access}, {cost}{sleep}"
 
 
 def apply(

@@ -2,21 +2,28 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from math import isfinite
+from types import NoneType
 from typing import Any
 
 from tiny_audio.analysis.leaderboard import device_of
 from tiny_audio.analysis.output import interval, percent
-from tiny_audio.console import markdown
+from tiny_audio.console import markdown, printable
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.evaluation.results import SETTINGS, Metrics
 from tiny_audio.hub.marks import has_marks, marked, refreshed
-from tiny_audio.hub_access import hub_errors, require_access
+from tiny_audio.hub_access import content_of, hub_errors, require_access
 from tiny_audio.model_source import public_name, short_hash
 
 README, ROWS, SECTION = "README.md", "results.jsonl", "leaderboard"
 NEW_REPOSITORY = {README, ROWS, ".gitattributes"}  # what one of ours, or an empty one, holds
 COLUMNS = ("model", "WER", "95 %", "clips", "RTFx", "on", "parameters", "date")
+KINDS: dict[str, tuple[type, ...]] = {  # of what the page shows of a row
+    **dict.fromkeys(("id", "model", "dataset", "hardware", "date"), (str,)),
+    **dict.fromkeys(("config", "split", "normalizer"), (str, NoneType)),
+    **dict.fromkeys(("wer", "wer_low", "wer_high", "clips", "rtfx"), (int, float)),
+    **dict.fromkeys(("parameters", "max_samples"), (int, NoneType)),
+}
 FRONT = f"""---
 pretty_name: {{name}}
 tags:
@@ -59,7 +66,9 @@ def push_leaderboard(repository: str, found: Sequence[Metrics], private: bool) -
         name = address.repo_id
         info = api.dataset_info(name)
         stored = {each.rfilename for each in info.siblings or ()}
-        readme, lines = (_content(api, name, file, str(info.sha), stored) for file in (README, ROWS))
+        readme, lines = (
+            content_of(name, file, info.sha, "dataset") if file in stored else "" for file in (README, ROWS)
+        )
         _check_ours(name, readme, stored)
         rows = merged_rows(parsed(lines, name), map(row_of, found))
         files = {README: page(name.split("/")[-1], readme, rows), ROWS: "".join(map(_line, rows))}
@@ -68,13 +77,6 @@ def push_leaderboard(repository: str, found: Sequence[Metrics], private: bool) -
             operations = [CommitOperationAdd(file, text.encode()) for file, text in files.items()]
             api.create_commit(name, operations, commit_message=title, repo_type="dataset", parent_commit=info.sha)
     return str(address)
-
-
-def _content(api: Any, repository: str, file: str, revision: str, stored: set[str]) -> str:
-    if file not in stored:
-        return ""
-    path = api.hf_hub_download(repository, file, repo_type="dataset", revision=revision)
-    return Path(path).read_bytes().decode("utf-8")
 
 
 def _check_ours(repository: str, readme: str, stored: set[str]) -> None:
@@ -127,21 +129,36 @@ def parsed(lines: str, repository: str) -> list[dict[str, Any]]:
         TinyAudioError: a line is no row.
     """
     rows = []
-    for number, line in enumerate(lines.splitlines(), start=1):
+    for number, line in enumerate(
+        lines.removesuffix("\n").split("\n") if lines else (), start=1
+    ):  # a row may hold U+2028
         try:
             row = json.loads(line)
-            rows.append({**row, "id": row["id"]})
-        except (ValueError, TypeError, KeyError) as error:
-            raise TinyAudioError(
-                f"Line {number} of {ROWS} in {repository} is no row with an id; mend or delete it."
-            ) from error
+        except ValueError:
+            row = None
+        if (wrong := _wrong_with(row)) is not None:
+            raise TinyAudioError(f"Line {number} of {ROWS} in {repository} {wrong}; mend or delete it.")
+        rows.append(row)
     return rows
+
+
+def _wrong_with(row: Any) -> str | None:
+    if not isinstance(row, dict):
+        return "is no JSON object"
+    for key, kinds in KINDS.items():
+        value = row.get(key)
+        if type(value) not in kinds or (isinstance(value, float) and not isfinite(value)):
+            expected = " or ".join(
+                {str: "text", int: "a number", NoneType: "null"}[kind] for kind in kinds if kind is not float
+            )
+            return f"has {key} {json.dumps(value)}; expected {expected}"
+    return None
 
 
 def merged_rows(before: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """All rows by dataset and WER; a new one replaces that of its id."""
     by_id = {row["id"]: row for row in (*before, *new)}
-    return sorted(by_id.values(), key=lambda row: (group_of(row), row.get("wer") or 0.0, row["id"]))
+    return sorted(by_id.values(), key=lambda row: (group_of(row), row["wer"], row["id"]))
 
 
 def group_of(row: dict[str, Any]) -> str:
@@ -164,7 +181,10 @@ def tables(rows: Sequence[dict[str, Any]]) -> str:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(group_of(row), []).append(row)
-    parts = [f"## {group}\n\n{markdown(COLUMNS, [*map(_cells, own)], COLUMNS[1:5])}" for group, own in groups.items()]
+    parts = [
+        f"## {printable(group)}\n\n{markdown(COLUMNS, [*map(_cells, own)], COLUMNS[1:5])}"
+        for group, own in groups.items()
+    ]
     return "\n\n".join(parts)
 
 
@@ -172,7 +192,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     parameters = "" if row.get("parameters") is None else f"{row['parameters']:,}"
     rates = percent(row["wer"]), interval((row["wer_low"], row["wer_high"]))
     cells = (row["model"], *rates, row["clips"], f"{row['rtfx']:,.1f}", row["hardware"], parameters, row["date"][:10])
-    return tuple(str(cell).replace("|", "\\|") for cell in cells)
+    return tuple(printable(str(cell)).replace("|", "\\|") for cell in cells)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Pushes a checkpoint to the Hub in one commit: finds it, stages it, tries it, asks before it overwrites, uploads."""
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +9,15 @@ from typing import Any
 
 from tiny_audio.console import ask, out, say, table
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.hub_access import hub_errors, require_access
+from tiny_audio.hub_access import ADVICE, content_of, hub_errors, require_access
 from tiny_audio.model_source import BEST, ModelSource, folder_of
 
-from .repository import CARD, MAIN, Changes, Remote, changes_of, content_of, look, size_of
+from .repository import CARD, MAIN, Changes, Remote, changes_of, look, size_of
 
 OUTPUTS = Path("outputs")
 SETTINGS_FILE = "settings.yaml"
 NAMED = 5  # files that a question or an error names
+_BRANCH = re.compile(r"(?!refs/)(?!.*\.lock$)\w(?:[\w-]|[./](?=[\w-]))*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ def push(request: PushRequest) -> str | None:
     """
     if request.create_pr and request.branch != MAIN:
         raise TinyAudioError("--create-pr opens a pull request against main; leave out --branch.")
+    if not _BRANCH.fullmatch(request.branch):
+        raise TinyAudioError(
+            f"--branch got {request.branch!r}; expected letters, digits and '_', and between them '-', '.' and '/'."
+        )
     checkpoint, run = find_checkpoint(request.checkpoint)
     named = repository_of(request, run)
     require_access(named, "ta push")
@@ -126,7 +132,7 @@ def files_to_push(source: ModelSource, folder: Path, remote: Remote, request: Pu
 
     if not request.card_only:
         stage(source, folder, self_contained=request.self_contained)
-        say(check_loads(folder))
+        say(check_loads(folder, source.name))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {**{path.relative_to(folder).as_posix(): path for path in files}, CARD: card(folder_of(source), remote)}
 
@@ -181,8 +187,9 @@ def publish(changes: Changes, remote: Remote, message: str, request: PushRequest
         TinyAudioError: what the Hub or the network refused; then no file was changed.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars, logging
 
+    logging.set_verbosity_error()  # that nothing was to be done is said below
     if not sys.stderr.isatty():
         disable_progress_bars()
     operations: list[Any] = [CommitOperationAdd(name, content) for name, content in changes.added.items()]
@@ -196,19 +203,32 @@ def publish(changes: Changes, remote: Remote, message: str, request: PushRequest
             repo_type=remote.kind, create_pr=request.create_pr,
         )  # fmt: skip
     if commit.oid == parent:
-        say(f"{remote.repository} has all of it already; nothing was changed.")
+        changed = f"the branch {request.branch} was made" if lacks_branch(remote, request) else "nothing was changed"
+        say(f"{remote.repository} has all of it already; {changed}.")
         return None
     return commit.pr_url or str(commit)
 
 
 def open_branch(remote: Remote, request: PushRequest) -> str:
-    """Makes the repository and the branch where they are missing; the commit that the branch is at."""
+    """Makes the repository and the branch where they are missing; the commit that the branch is at.
+
+    Raises:
+        TinyAudioError: the repository was missing, and another push made and filled it at the same moment.
+    """
     from huggingface_hub import HfApi
 
     api, commit = HfApi(), remote.commit
     if commit is None:
-        api.create_repo(remote.repository, private=request.private or None)
-        commit = str(api.repo_info(remote.repository).sha)
-    if request.branch != MAIN and not (remote.commit and remote.branch_exists):
+        api.create_repo(remote.repository, private=request.private or None, exist_ok=True)
+        info = api.model_info(remote.repository)
+        if {file.rfilename for file in info.siblings or ()} - {".gitattributes"}:
+            raise TinyAudioError(f"Nothing was pushed to {remote.repository}: {ADVICE[412]}.")
+        commit = str(info.sha)
+    if lacks_branch(remote, request):
         api.create_branch(remote.repository, branch=request.branch, revision=commit)
     return commit
+
+
+def lacks_branch(remote: Remote, request: PushRequest) -> bool:
+    """Whether the branch that is pushed to is to be made."""
+    return request.branch != MAIN and not (remote.commit and remote.branch_exists)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tiny_audio import __version__
-from tiny_audio.hub_access import hub_errors
+from tiny_audio.errors import TinyAudioError
+from tiny_audio.hub_access import content_of, hub_errors
 
 CARD = "README.md"
 MANIFEST = ".tiny_audio.json"  # in the repository: the hashes of what the last push wrote
@@ -93,15 +94,8 @@ def written_before(repository: str, commit: str, kind: str) -> dict[str, list[st
     try:
         note = json.loads(content_of(repository, MANIFEST, commit, kind))
         return {name: list(hashes) for name, hashes in note["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (TinyAudioError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def content_of(repository: str, name: str, commit: str, kind: str = "model") -> str:
-    """The text of a file, its line ends as they are."""
-    from huggingface_hub import hf_hub_download
-
-    return Path(hf_hub_download(repository, name, revision=commit, repo_type=kind)).read_bytes().decode("utf-8")
 
 
 def changes_of(added: Mapping[str, Path | bytes], remote: Remote, *, keep_rest: bool = False) -> Changes:

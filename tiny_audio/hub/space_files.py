@@ -10,7 +10,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from tiny_audio.assets import embedded
-from tiny_audio.errors import require_extra
+from tiny_audio.errors import TinyAudioError, require_extra
+from tiny_audio.evaluation.card import read_space_card
 from tiny_audio.model_source import SHIPPED, ModelSource
 
 from .staging import stage
@@ -24,6 +25,7 @@ from tiny_audio.demo import launch
 
 launch({model!r})
 '''
+RUNS = {"sdk": "gradio", "app_file": "app.py"}
 FRONT = {"emoji": "🎙️", "colorFrom": "blue", "colorTo": "gray", "pinned": False}  # a user may change these
 
 
@@ -73,23 +75,42 @@ def requirements(hardware: str) -> str:
 
 
 def readme_of(existing: str | None, title: str, source: ModelSource) -> str:
-    """The Space's README: what configures it is ours, its text and other metadata are the user's once it is there."""
-    from huggingface_hub import SpaceCard
+    """The Space's README: what configures it is ours, its text and other metadata are the user's once it is there.
 
+    Raises:
+        TinyAudioError: its metadata is no YAML, or not as the Hub wants it.
+    """
     require_extra("gradio", "demo")
-    card = SpaceCard(existing or _first_text(title, source))
+    card = read_space_card(existing or _first_text(title, source))
     data = card.data.to_dict()
     ours: dict[str, str | list[str]] = {
-        "sdk": "gradio",
+        **RUNS,
         "sdk_version": importlib.metadata.version("gradio"),
         "python_version": PYTHON,
-        "app_file": "app.py",
     }
     if not source.local:
-        ours["models"] = [*dict.fromkeys([*data.get("models", []), source.location])]
+        ours["models"] = [*dict.fromkeys([*_models(data.get("models", [])), source.location])]
     for key, value in {"title": title, **FRONT, **data, **ours}.items():
         card.data[key] = value
     return str(card)
+
+
+def runs_another_app(readme: str) -> bool:
+    """Whether the Space that a README configures is no Gradio app in app.py, as a Docker or a static one.
+
+    Raises:
+        TinyAudioError: its metadata is no YAML, or not as the Hub wants it.
+    """
+    data = read_space_card(readme).data.to_dict()
+    return any(data.get(key, value) != value for key, value in RUNS.items())
+
+
+def _models(named: object) -> list[str]:
+    """The models that a README names; one alone may stand there as text."""
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TinyAudioError(f"The README.md of the Space has models: {named}; expected a list of names on the Hub.")
+    return names
 
 
 def _first_text(title: str, source: ModelSource) -> str:
@@ -98,4 +119,4 @@ def _first_text(title: str, source: ModelSource) -> str:
         if source.local
         else f"[{source.name}](https://huggingface.co/{source.location}), trained"
     )
-    return f"---\n{{}}\n---\n\n# {title}\n\n{model[0].upper()}{model[1:]} with tiny-audio: say something, or give it a recording.\n"
+    return f"\n# {title}\n\n{model[0].upper()}{model[1:]} with tiny-audio: say something, or give it a recording.\n"

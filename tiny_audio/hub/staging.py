@@ -9,7 +9,7 @@ from tiny_audio import export
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.model.config import ASRConfig
 from tiny_audio.model.encoders import adapter_for
-from tiny_audio.model.loading import DECODER_FOLDER, ENCODER_FOLDER, WEIGHTS_FILE, export_code
+from tiny_audio.model.loading import DECODER_FOLDER, ENCODER_FOLDER, WEIGHTS_FILE, explained, export_code
 from tiny_audio.model.lora import ADAPTER, CONFIG_FILE, ENCODER_ADAPTER, TENSORS_FILE, find_adapter_file
 from tiny_audio.model.modeling import ASRModel
 from tiny_audio.model.processor import ASRProcessor
@@ -20,6 +20,9 @@ from .requirements import requirements_of
 
 REQUIREMENTS, HANDLER = "requirements.txt", "handler.py"
 PARTS = {"audio_model_id": "encoder", "text_model_id": "language model"}
+READ_OF_PARTS = (  # patterns of what transformers reads; all else in their folders is nobody's business
+    "*.json", "*.safetensors", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "vocab.txt", "merges.txt"
+)  # fmt: skip
 
 
 def stage(source: ModelSource, folder: Path, *, self_contained: bool) -> None:
@@ -35,8 +38,7 @@ def stage(source: ModelSource, folder: Path, *, self_contained: bool) -> None:
         TinyAudioError: no checkpoint of tiny-audio, or one whose parts others could not find. ValueError, OSError: it
             cannot be loaded.
     """
-    if (kind := source.model_type()) != "asr_model":
-        raise TinyAudioError(f"{source.name} is a model of type {kind!r}; expected a checkpoint that `ta train` wrote.")
+    source.require_ours()
     checkpoint = folder_of(source)
     config = ASRConfig.from_pretrained(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,9 @@ def write_as_it_is(checkpoint: Path, config: ASRConfig, folder: Path) -> None:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(file.resolve(strict=True))
-    ASRProcessor.from_pretrained(checkpoint, config).save_pretrained(folder)
+    with explained(str(checkpoint), "a model's tokenizer and feature extractor"):
+        processor = ASRProcessor.from_pretrained(checkpoint, config)
+    processor.save_pretrained(folder)
     with torch.device("meta"):  # only their classes are asked for
         projector = build_projector(config)
         encoder = adapter_for(config.audio_config)(config.audio_config)
@@ -80,9 +84,15 @@ def tensor_files(checkpoint: Path, config: ASRConfig) -> Iterator[tuple[str, Pat
     """(name in the repository, file) of the trained tensors, the parts inside, and LoRA."""
     yield WEIGHTS_FILE, checkpoint / WEIGHTS_FILE
     for part in (ENCODER_FOLDER, DECODER_FOLDER) if config.self_contained else ():
-        for file in sorted(path for path in (checkpoint / part).rglob("*") if path.is_file()):
+        for file in files_of_part(checkpoint / part):
             yield file.relative_to(checkpoint).as_posix(), file
     # an old checkpoint has the decoder's in its root, where transformers would inject it by itself
     for adapter in [ADAPTER] * config.use_lora + [ENCODER_ADAPTER] * bool(config.encoder_lora_rank):
         for name in (CONFIG_FILE, TENSORS_FILE):
             yield f"{adapter}/{name}", Path(find_adapter_file(str(checkpoint), adapter, name))
+
+
+def files_of_part(folder: Path) -> list[Path]:
+    """Of an encoder or language model inside a checkpoint, what is needed to load it."""
+    found = [file for pattern in READ_OF_PARTS for file in folder.glob(pattern)]
+    return sorted(file for file in found if file.is_file() and not file.name.startswith("."))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tiny_audio.evaluation.card import read_card
+from tiny_audio.evaluation.card import read_card, split_card
 from tiny_audio.hub.card.facts import Facts
 from tiny_audio.model_source import is_hub_id
 
@@ -37,7 +37,7 @@ def merged(content: str, ours: Mapping[str, Any]) -> str:
     stays so.
     """
     wrote = _written(content)
-    card = read_card(content if content.lstrip().startswith("---") else f"---\n{{}}\n---\n{content}")
+    card = read_card(content)
     there = {key: value for key, value in card.data.to_dict().items() if value not in (None, [])}
     for key in {**wrote, **ours}:
         if there.get(key) == wrote.get(key):
@@ -52,7 +52,7 @@ def read_metadata(content: str) -> dict[str, Any]:
     Raises:
         TinyAudioError: they are no YAML, or not as the Hub wants them.
     """
-    return read_card(content).data.to_dict() if content.lstrip().startswith("---") else {}
+    return read_card(content).data.to_dict() if split_card(content)[0] else {}
 
 
 def _written(content: str) -> dict[str, Any]:

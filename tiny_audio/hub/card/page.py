@@ -3,13 +3,12 @@
 import re
 from pathlib import Path
 
-from tiny_audio.evaluation.card import updated_card
+from tiny_audio.evaluation.card import split_card, updated_card
 from tiny_audio.hub.card.facts import gather
 from tiny_audio.hub.card.metadata import generated, merged, read_metadata
 from tiny_audio.hub.card.sections import SECTIONS
 from tiny_audio.hub.marks import has_marks, marked, refreshed
 
-_FRONT = re.compile(r"\A\s*---[ \t]*\r?\n.*?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _BARE = re.compile(r"\s*(?:#[^\n]*\n?)?\s*")  # nothing, or a title alone
 
 
@@ -30,7 +29,7 @@ def card_text(checkpoint: Path, repository: str, existing: str | None) -> str:
     given = read_metadata(existing)
     facts = gather(checkpoint, repository, given)
     sections = {name: write(facts).strip() for name, write in SECTIONS.items()}
-    front, text = _split(existing)
+    front, text = split_card(existing)
     if has_marks(text):
         text = refreshed(text, sections)
     elif _BARE.fullmatch(text):
@@ -40,10 +39,4 @@ def card_text(checkpoint: Path, repository: str, existing: str | None) -> str:
     if facts.evaluations:
         card = updated_card(card, facts.name, facts.evaluations)
     same = front and read_metadata(card) == given
-    return front + _split(card)[1] if same else card  # with its own comments and order
-
-
-def _split(card: str) -> tuple[str, str]:
-    """The metadata with their lines, and the text."""
-    front = _FRONT.match(card)
-    return (front[0], card[front.end() :]) if front else ("", card)
+    return front + split_card(card)[1] if same else card  # with its own comments and order
