@@ -22,6 +22,7 @@ from data_helpers import sine, wav_bytes
 from tiny_audio import load_audio
 from tiny_audio.assets import embedded
 from tiny_audio.cli.main import run
+from tiny_audio.demo.calls import Demo
 from tiny_audio.demo.listener import Listener, differences
 from tiny_audio.demo.live import LiveText
 from tiny_audio.demo.settings import KNOBS, Settings, generation_of
@@ -86,7 +87,9 @@ class Server:
         body = json.dumps({"data": [path, "a name", generation or {}]}).encode()
         event = self.post("call/transcribe", body)["event_id"]
         answer = urllib.request.urlopen(f"{self.url}gradio_api/call/transcribe/{event}", timeout=120).read().decode()
-        return [json.loads(data)[0] for data in re.findall(r"event: generating\ndata: (.*)", answer)]
+        return list(
+            filter(None, (json.loads(data)[0] for data in re.findall(r"event: generating\ndata: (.*)", answer)))
+        )
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -617,6 +620,40 @@ def test_a_model_that_cannot_be_loaded_is_told_to_those_who_wait(tmp_path):
     assert listener.status()["state"] == "failed" and "cannot be loaded" in listener.status()["error"]
     with pytest.raises(TinyAudioError, match="cannot be loaded"):
         listener.hear("a", np.zeros(100, np.float32), {})
+
+
+LONG = np.tile(load_audio(DIGITS), 120)  # some minutes: far more than one batch
+
+
+def test_who_has_gone_does_not_occupy_the_model(tmp_path):
+    demo = Demo(["nano"], Settings(device="cpu", max_minutes=60), tmp_path)
+    demo.load()
+    file = tmp_path / "long.wav"
+    file.write_bytes(wav_bytes(LONG))
+    events = demo.transcribe(str(file), "long", {"num_beams": 8})
+    assert list(next(events)) == ["sound"] and next(events) == {}  # it is being heard
+    assert demo.listeners[0].lock.locked()
+    events.close()  # as Gradio does then
+    with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        assert (
+            pool.submit(demo.listeners[0].hear, "a", load_audio(JACK), {}).result()["text"] == "send a message to jack"
+        )
+        assert time.monotonic() - began < 5 * SLACK
+
+
+def test_it_ends_well_while_it_hears(tmp_path):
+    server = Server(tmp_path, "-m", "nano", "--max-minutes=60", "--max-upload-mb=100")
+    path = server.upload(wav_bytes(LONG), "long.wav")
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(server.transcribe, path, {"num_beams": 8})
+        while Path(path).exists():
+            time.sleep(0.05)
+        time.sleep(1)  # in the middle of it
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(timeout=10 * SLACK) == 0, server.said()
+        heard.exception()
+    assert "terminate called" not in server.said() and "Traceback" not in server.said()
 
 
 def words(text: str) -> list[dict]:

@@ -71,6 +71,15 @@ def test_any_rate_width_and_channels(tmp_path, rate, channels, width):
     assert 0.05 < np.abs(waveform).max() <= 1.1
 
 
+@pytest.mark.parametrize("channels", [8, 9, 64])
+def test_many_channels_are_averaged(tmp_path, channels):
+    """PyAV's planar arrays reach beyond 8 planes, and end the process."""
+    levels = np.linspace(0.1, 0.3, channels)
+    waveform = load_audio(write_wav(tmp_path / "a.wav", np.tile(levels, (44_100, 1)), 44_100))
+    assert len(waveform) == 16_000
+    np.testing.assert_allclose(waveform[100:-100], 0.2, atol=1e-3)
+
+
 @pytest.mark.parametrize("codec, suffix", [("flac", "flac"), ("libmp3lame", "mp3"), ("libopus", "ogg"), ("aac", "m4a")])
 def test_compressed_formats(tmp_path, codec, suffix):
     path = tmp_path / f"a.{suffix}"

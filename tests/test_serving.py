@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -223,6 +223,27 @@ def test_a_full_queue_is_503_and_health_answers_meanwhile():
         gate.open.set()
         assert [answer.result() for answer in first] == [(200, {"text": "a"}), (200, {"text": "b"})]
         assert post(url, content=b"c", headers=AUDIO) == (200, {"text": "c"}) and app.requests == 0
+
+
+def test_slow_clients_keep_nobody_out():
+    """A body that does not go on takes no place in the queue, and what all bodies hold is bounded."""
+    gate = Gate()
+    gate.open.set()
+    head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nContent-Length: {}\r\n\r\n"
+    with application(lambda: gate) as (url, app), ExitStack() as slow:
+        wait_until_ready(url)
+        port = int(url.rpartition(":")[2])
+        clients = [slow.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(4)]
+        for client in clients:
+            client.sendall(head.format(2_000_000).encode() + b"a")
+        until(lambda: app.held_bytes == 4)
+        assert post(url, content=b"b", headers=AUDIO) == (200, {"text": "b"})
+        for client in clients[:3]:
+            client.sendall(bytes(1_500_000))  # 4.5 MB, of 2 × 2.3
+        until(lambda: app.held_bytes == 4_500_004)
+        status, answer = post(url, content=bytes(500_000), headers=AUDIO)
+        assert status == 503 and "large bodies" in answer["error"]
+    until(lambda: app.held_bytes == 0)
 
 
 def test_who_left_is_not_heard():

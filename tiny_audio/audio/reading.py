@@ -114,14 +114,16 @@ def _resample(array: np.ndarray, sampling_rate: int) -> np.ndarray:
 
 
 def _decode(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
-    resampler = av.AudioResampler(format="fltp", rate=SAMPLING_RATE)  # channels kept: its own mix of 5.1 clips
+    # Channels kept: its own mix of 5.1 clips. Packed: PyAV reads beyond the planes of 8 channels or more.
+    resampler = av.AudioResampler(format="flt", rate=SAMPLING_RATE)
     try:
         with av.open(file, metadata_errors="ignore", options={"format_whitelist": CONTAINERS}) as container:
             if not container.streams.audio:
                 raise ValueError(f"{name} has no audio track; expected an audio file.")
             for frame in chain(container.decode(container.streams.audio[0]), [None]):  # type: ignore[union-attr]
-                planes = (out.to_ndarray() for out in resampler.resample(frame))  # (channels, samples) each
-                yield from (plane[0] if len(plane) == 1 else plane.mean(axis=0) for plane in planes)
+                for out in resampler.resample(frame):
+                    samples = out.to_ndarray().reshape(-1, out.layout.nb_channels)
+                    yield samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     except (av.error.FFmpegError, IndexError) as error:  # PyAV's IndexError: a stream that begins in mid-file
         reason = getattr(error, "strerror", None) or "it changes in mid-file"
         expected = "expected WAV, FLAC, MP3, Ogg, M4A…."

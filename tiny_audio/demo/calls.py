@@ -3,9 +3,11 @@
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from tiny_audio.demo.settings import KNOBS, Settings, generation_of
 from tiny_audio.errors import TinyAudioError
 
 HINTS = {"nano": "nano is a miniature: it knows numbers, dates, times, playing cards and short commands."}
+BEAT_SECONDS = 1.0  # between two looks whether a visitor is still there
 KEPT_SECONDS = 3600  # an upload whose transcription was never asked for
 
 
@@ -31,6 +34,7 @@ class Demo:
     def __init__(self, models: Sequence[str], settings: Settings, folder: Path):
         self.settings, self.folder = settings, folder
         self.listeners = [Listener(name, settings.device, settings.dtype) for name in models]
+        self._workers = ThreadPoolExecutor(thread_name_prefix="hear")
         self.live_text = LiveText(self.listeners[0], settings.queue, 60 * settings.max_minutes)
 
     def load(self) -> None:
@@ -39,6 +43,11 @@ class Demo:
             listener.load()
             status = listener.status()
             console.say(status["error"] or f"{listener.name} is loaded, after {status['seconds']:.1f} s.")
+
+    def close(self) -> None:
+        """Stops what is being heard: a thread that is inside torch when Python ends aborts the process."""
+        for listener in self.listeners:
+            listener.close()
 
     def about(self) -> dict:
         """The models and how far they are, the settings of decoding with their bounds, the limits, the examples."""
@@ -53,7 +62,7 @@ class Demo:
         }
 
     def transcribe(self, path: str, name: str, generation: dict) -> Iterator[dict]:
-        """Events of an uploaded recording: `sound`, a `result` for each model, `differences` of two; or `error`.
+        """Events of an uploaded recording: `sound`, a `result` for each model, `differences` of two; or `error`; and empty ones.
 
         `name` is what its documents call it. The upload is deleted.
         """
@@ -65,12 +74,24 @@ class Demo:
             yield {"sound": outline(waveform)}
             results = []
             for listener in self.listeners:
-                results.append(_answer(partial(listener.hear, name, waveform, settings)) | {"model": listener.name})
+                heard = yield from self._heard(partial(listener.hear, name, waveform, settings))
+                results.append(heard | {"model": listener.name})
                 yield {"result": results[-1]}
             if len(results) == 2 and not any("error" in result for result in results):
                 yield {"differences": differences(results[0]["words"], results[1]["words"])}
         except Exception as error:  # noqa: BLE001 - becomes one line on the page
             yield _failure(error)
+
+    def _heard(self, hear: Callable[[threading.Event], dict]) -> Generator[dict, None, dict]:
+        """Empty events while a model hears: at each, Gradio closes the call of a visitor who has gone. Returns the answer."""
+        gone = threading.Event()
+        answer = self._workers.submit(_answer, partial(hear, gone))
+        try:
+            while not wait([answer], BEAT_SECONDS).done:
+                yield {}
+        finally:
+            gone.set()
+        return answer.result()
 
     def live(self, recording: str, chunk: str, generation: dict) -> dict:
         """Adds sound to a recording that goes on; its `text` so far, None where it only comes at the end."""

@@ -14,6 +14,7 @@ from tiny_audio.transcription import AudioFile, Transcript, as_json, load_model,
 if TYPE_CHECKING:
     from tiny_audio.model.modeling import ASRModel
 
+ENDED = "The demo has ended, or nobody waits for this recording any more."
 FORMATS = ("txt", "srt", "vtt", "json")
 
 
@@ -28,6 +29,7 @@ class Listener:
         self._error: str | None = None
         self._loaded = threading.Event()
         self._started = time.monotonic()
+        self._closed = threading.Event()
 
     def load(self) -> None:
         """Loads the model; what goes wrong is told to those who wait for it."""
@@ -49,7 +51,15 @@ class Listener:
     @property
     def ready(self) -> bool:
         """Whether `model` answers at once, with a model."""
-        return self._model is not None
+        return self._model is not None and not self._closed.is_set()
+
+    def close(self) -> None:
+        """Stops what is being heard, turns away who waits, and returns when nothing decodes any more."""
+        self._error = self._error or ENDED
+        self._closed.set()
+        self._loaded.set()
+        with self.lock:
+            pass
 
     def status(self) -> dict[str, Any]:
         """`name`, `state` (loading, ready or failed), `seconds` since loading began, `error`, and `defaults` of decoding."""
@@ -58,17 +68,28 @@ class Listener:
         defaults = self._model.config.generation_defaults() if self._model else {}
         return {"name": self.name, "state": state, "seconds": seconds, "error": self._error, "defaults": defaults}
 
-    def hear(self, name: str, waveform: np.ndarray, generation: dict[str, Any]) -> dict[str, Any]:
+    def hear(
+        self, name: str, waveform: np.ndarray, generation: dict[str, Any], gone: threading.Event | None = None
+    ) -> dict[str, Any]:
         """A recording (samples,) at 16 kHz as `model`, `text`, `words`, `note`, `seconds`, and `documents` by format.
 
         Words are `text` and, where the model has a CTC head, `start` and `end` (seconds) and `confidence`.
+        TinyAudioError: `gone` was set, or the listener closed; the next token notices.
         """
         model = self.model
+
+        def stop(*_: Any, **__: Any) -> bool:  # a stopping criterion of `generate`, asked after each token
+            if self._closed.is_set() or (gone is not None and gone.is_set()):
+                raise TinyAudioError(ENDED)
+            return False
+
         timed = model.ctc_head is not None
         file = AudioFile(name, {"array": waveform}, Path(name))
         with self.lock:
+            stop()
             began = time.perf_counter()
-            (transcript,) = transcribe_files(model, [file], timestamps="phrase" if timed else None, **generation)
+            timestamps = "phrase" if timed else None
+            (transcript,) = transcribe_files(model, [file], 8, timestamps, stopping_criteria=[stop], **generation)
         if transcript.error is not None:
             raise TinyAudioError(transcript.error)
         return {

@@ -63,6 +63,7 @@ def serve(models: Sequence[str], settings: Settings) -> None:
         except KeyboardInterrupt:
             console.say("The demo has ended.")
         finally:
+            demo.close()
             if server.blocks is not None and server.blocks.is_running:
                 server.blocks.close(verbose=False)
 

@@ -44,14 +44,16 @@ class SpeechApp:
             name: the model's, for /health.
             load: makes the handler; called when the server starts.
             max_upload_mb: of one recording; base64 and forms may be larger by what they add.
-            queue: requests that are read, wait or are heard at a time; the next one is answered with 503.
+            queue: requests that wait or are heard at a time; the next one is answered with 503. One that is still read
+                takes no place: a slow client keeps nobody out.
             ended: called when the model has loaded, or could not be (`failure`).
         """
         self.name, self.load, self.queue, self.ended = name, load, queue, ended
         self.max_body_bytes = int(max_upload_mb * 1e6) * 4 // 3 + 1_000_000
         self.handler: EndpointHandler | None = None
         self.failure: Exception | None = None
-        self.requests = 0
+        self.requests = 0  # that wait or are heard
+        self.held_bytes = 0  # of the bodies of these and of those that are read
         self.turn = asyncio.Lock()
         routes = [
             Route("/", self.transcribe, methods=["POST"]),
@@ -87,11 +89,23 @@ class SpeechApp:
             raise HTTPException(415, f"The content type is {kind[:50] or 'not named'}; expected {EXPECTED}.")
         if self.handler is None:
             raise HTTPException(503, "The model is loading; ask again.", RETRY)
+        self.require_place()
+        body = bytearray()
+        try:
+            await self.read(request, body)
+            self.require_place()  # others came meanwhile
+            return await self.hear(request, kind, bytes(body))
+        finally:
+            self.held_bytes -= len(body)
+
+    def require_place(self) -> None:
         if self.requests >= self.queue:
             raise HTTPException(503, f"{self.queue} requests wait already; ask again.", RETRY)
+
+    async def hear(self, request: Request, kind: str, body: bytes) -> Response:
+        """The answer, when its turn has come."""
         self.requests += 1
         try:
-            body = await self.read(request)
             async with self.turn:
                 if await request.is_disconnected():
                     return Response(status_code=499)  # nobody waits for it
@@ -99,23 +113,24 @@ class SpeechApp:
         finally:
             self.requests -= 1
 
-    async def read(self, request: Request) -> bytes:
-        """The body, as long as it is not too large."""
+    async def read(self, request: Request, body: bytearray) -> None:
+        """Fills the body, as long as it is not too large, and all bodies together are not."""
         too_large = HTTPException(413, f"The body has more than {self.max_body_bytes / 1e6:g} MB; send it in parts.")
         if int(request.headers.get("content-length", 0)) > self.max_body_bytes:
             raise too_large
-        body = bytearray()
         try:
             async with asyncio.timeout(UPLOAD_SECONDS):
                 async for part in request.stream():
                     body += part
+                    self.held_bytes += len(part)
                     if len(body) > self.max_body_bytes:
                         raise too_large
+                    if self.held_bytes > self.queue * self.max_body_bytes:
+                        raise HTTPException(503, "Too many large bodies come at a time; ask again.", RETRY)
         except TimeoutError:
             raise HTTPException(408, f"The body did not come within {UPLOAD_SECONDS} s; send it compressed.") from None
         except ClientDisconnect:
             raise HTTPException(400, "The body broke off.") from None
-        return bytes(body)
 
     def answer(self, kind: str, body: bytes, query: dict[str, str]) -> Any:
         """In a worker thread."""
