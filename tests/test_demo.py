@@ -354,6 +354,14 @@ def test_a_file_in_place_of_a_recording(page):
     assert not page.locator("#live").is_visible()
 
 
+@pytest.mark.parametrize("name", ["..ogg", ".ogg"])
+def test_a_download_of_what_has_no_name(page, name):
+    hear(page, (name, JACK.read_bytes()))
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as srt").first.click()
+    assert download.value.suggested_filename == "recording.srt"
+
+
 # ---- limits and errors: one line each, and the page goes on
 
 
@@ -361,7 +369,7 @@ def test_a_file_in_place_of_a_recording(page):
     ("name", "content", "message"),
     [
         ("a.ogg", JACK.read_bytes()[:50] + b"broken" * 99, "The audio is not readable audio"),
-        ("a.wav", b"", "The audio"),
+        ("a.wav", b"", "The audio is empty (0 bytes)"),
         ("a.wav", wav_bytes(sine(16)), f"The recording is longer than {MAX_MINUTES} minutes, the longest taken here; cut it."),
         ("a.wav", bytes(1_000_001), f"The file is larger than {MAX_UPLOAD_MB} MB, the most that is taken here."),
     ],
@@ -391,6 +399,12 @@ def test_only_uploads_are_read(server, path):
 def test_settings_that_nobody_may_choose(server, generation):
     (event,) = server.transcribe(server.upload(JACK.read_bytes(), "a.ogg"), generation)
     assert "expected" in event["error"]
+
+
+def test_settings_leave_no_lines_of_transformers_in_the_log(server):
+    generation = {"repetition_penalty": 1.05, "no_repeat_ngram_size": 9, "length_penalty": 0.5}
+    assert "result" in server.transcribe(server.upload(JACK.read_bytes(), "a.ogg"), generation)[1]
+    assert "transformers" not in server.said() and "Warning" not in server.said()
 
 
 def test_a_full_queue_says_so(server):

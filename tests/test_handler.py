@@ -145,7 +145,7 @@ REQUESTS = {
     "a form's file": {"file": Upload(OGG), "num_beams": "1"},
     "a multipart body": {"inputs": form(FILE_PART)},
     "a body with fields": {
-        "inputs": form(('do_sample"', b"false", ""), FILE_PART, ('parameters"', b'{"top_k": 5}', ""))
+        "inputs": form(('do_sample"', b"false", ""), FILE_PART, ('parameters"', b'{"no_repeat_ngram_size": 0}', ""))
     },
     "base64 in a body": {"inputs": form(('inputs"', BASE64.encode(), ""))},
     "a part without a name": {"inputs": form(('audio"', OGG, "Content-Type: audio/ogg\r\n"))},
@@ -200,6 +200,7 @@ BAD_PARAMETERS = {
     "not whole": ({"num_beams": 1.5}, "num_beams is 1.5; expected a whole number"),
     "a truth for a number": ({"num_beams": True}, "num_beams is True"),
     "not a number": ({"temperature": "hot"}, "temperature is 'hot'; expected a number from 0.01 to 10"),
+    "sampling without do_sample": ({"temperature": 0.5}, "temperature has no effect without do_sample"),
     "NaN": ({"temperature": float("nan")}, "temperature is nan"),
     "infinite": ({"length_penalty": float("inf")}, "length_penalty is inf"),
     "a list": ({"top_k": [1, 2]}, "top_k is \\[1, 2\\]"),

@@ -119,6 +119,11 @@ def test_array_rates_and_stereo():
     assert abs(peak_hertz(load_audio(sine(1.0, 8_000), sampling_rate=8_000)) - 440) < 3
 
 
+def test_too_few_samples_to_resample_are_none():
+    with pytest.raises(ValueError, match="holds no audio samples"):
+        load_audio([0.1], sampling_rate=384_000)
+
+
 def test_without_pyav_arrays_and_files_are_read_too(monkeypatch, tmp_path):
     stereo = write_wav(tmp_path / "a.wav", np.stack([sine(1.0, 44_100)] * 2, axis=1), 44_100)
     monkeypatch.setattr("tiny_audio.audio.reading.av", None)

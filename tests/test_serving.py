@@ -95,6 +95,16 @@ def test_parameters_stand_in_the_address_or_the_body(url, text):
     assert post(url, files={"file": OGG}, data={"return_timestamps": "word"}) == (200, timed)
 
 
+def test_settings_of_decoding_leave_no_lines_of_transformers_in_the_log(text):
+    query = "repetition_penalty=1.01&no_repeat_ngram_size=9&length_penalty=0.5"
+    with process() as (server, url):
+        wait_until_ready(url)
+        assert post(f"{url}/?{query}", **BODIES["audio"]) == (200, {"text": text})
+        assert post(f"{url}/?do_sample=true&temperature=0.01&top_k=1", **BODIES["audio"]) == (200, {"text": text})
+        server.send_signal(signal.SIGTERM)
+        assert server.stderr.read() == "The model nano is ready.\n"
+
+
 def test_the_client_of_the_hub_works_with_it(url, text, monkeypatch):
     from huggingface_hub import InferenceClient, constants
     from huggingface_hub.errors import BadRequestError
@@ -132,6 +142,7 @@ REFUSED = {
     "deep JSON": (400, {"content": b"[" * 100_000, "headers": {"Content-Type": "application/json"}}, "not JSON"),
     "a JSON list": (400, {"json": [1]}, "The request is a list"),
     "a path": (400, {"json": {"inputs": "/etc/passwd"}}, "never opened"),
+    "one sample": (400, {"json": {"inputs": {"array": [0.1], "sampling_rate": 384_000}}}, "holds no audio samples"),
     "a URL": (400, {"json": {"inputs": "http://127.0.0.1/a.wav"}}, "never opened"),
     "a parameter": (400, {"json": {"inputs": "AAAA", "parameters": {"beams": 2}}}, "expected one of"),
     "a form's path": (400, {"files": {"inputs": (None, b"/etc/passwd")}}, "never opened"),

@@ -1,7 +1,9 @@
 """Audio files to text: the model by its name, files and folders in order, batches across files, formats of the text."""
 
 import json
+import logging
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -81,6 +83,15 @@ def load_model(model: str = "nano", device: str = "auto", dtype: str = "auto") -
     with offline_if_unreachable(source):
         loaded = ASRModel.from_pretrained(source.location, revision=source.revision, dtype=dtype)
     return loaded.to(device).eval()
+
+
+def quiet_decoding() -> None:
+    """No lines of transformers in a server's log for what visitors and clients choose.
+
+    They say that penalties see new tokens only, as ours are meant to, and that beams' settings need beams.
+    """
+    warnings.filterwarnings("ignore", r"Passing `\w+` with `inputs_embeds`", UserWarning)
+    logging.getLogger("transformers.generation.configuration_utils").setLevel(logging.ERROR)
 
 
 @lru_cache(maxsize=1)

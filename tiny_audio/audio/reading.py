@@ -110,7 +110,8 @@ def _resample(array: np.ndarray, sampling_rate: int) -> np.ndarray:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(array[None]), format="fltp", layout="mono")
     frame.sample_rate = sampling_rate
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLING_RATE)
-    return np.concatenate([out.to_ndarray()[0] for part in (frame, None) for out in resampler.resample(part)])
+    parts = [out.to_ndarray()[0] for part in (frame, None) for out in resampler.resample(part)]
+    return np.concatenate([array[:0], *parts])  # of very few samples none is left
 
 
 def _decode(file: BinaryIO, name: str) -> Iterator[np.ndarray]:

@@ -15,6 +15,7 @@ from tiny_audio.demo.calls import Demo
 from tiny_audio.demo.settings import Settings
 from tiny_audio.errors import TinyAudioError, require_extra
 from tiny_audio.model_source import ModelSource
+from tiny_audio.transcription import quiet_decoding
 
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; object-src 'none'; base-uri 'none'"
@@ -57,6 +58,7 @@ def serve(models: Sequence[str], settings: Settings) -> None:
         demo = Demo(models, settings, Path(folder).resolve())
         server = build(demo)
         try:
+            quiet_decoding()
             _listen(server, settings)
             threading.Thread(target=demo.load, daemon=True).start()
             threading.Event().wait()

@@ -33,6 +33,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "no_repeat_ngram_size": (int, 0, 100),
     "chunk_length_s": (float, 1, 30),
 }
+SAMPLING = ("temperature", "top_k", "top_p")
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}  # as forms and addresses write them
 PARAMETERS = (*NUMBERS, "do_sample", "return_timestamps")
 _DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
@@ -174,7 +175,11 @@ def read_parameters(given: dict[str, Any]) -> dict[str, Any]:
     flat = {name: value for name, value in given.items() if name not in NESTED}
     for parameters in nested:
         flat |= parameters
-    return {name: _checked(name, value) for name, value in flat.items() if value is not None}
+    checked = {name: _checked(name, value) for name, value in flat.items() if value is not None}
+    for name in SAMPLING:
+        if name in checked and not checked.get("do_sample"):
+            raise BadRequest(f"{name} has no effect without do_sample; send do_sample: true too, or leave it out.")
+    return checked
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -12,7 +12,7 @@ from tiny_audio.errors import TinyAudioError
 from tiny_audio.export.handler import EndpointHandler
 from tiny_audio.model_source import ModelSource
 from tiny_audio.serving.app import SpeechApp
-from tiny_audio.transcription import load_model
+from tiny_audio.transcription import load_model, quiet_decoding
 
 GRACE_SECONDS = 30  # for the requests that are under way at SIGTERM
 
@@ -59,6 +59,7 @@ def serve(
     )
     server = uvicorn.Server(config)
     listening = listen(host, port)
+    quiet_decoding()
     console.say(f"Listening on {address(listening)}; the model {model} is loading.")
     signal.signal(signal.SIGTERM, leave)  # uvicorn has its own while it runs, and then repeats the signal
     server.run([listening])

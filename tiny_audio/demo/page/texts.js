@@ -26,7 +26,7 @@ function wordOf(word, onClick) {
 }
 
 function downloads(result, name) {
-  const stem = name.replace(/\.[^.]*$/, "");
+  const stem = name.replace(/\.[^.]*$/, "").replace(/^\.+/, "") || "recording"; // browsers rename what begins with a dot
   const links = Object.entries(result.documents).map(([format, text]) => {
     const href = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
     return element("a", { href, download: `${stem}.${format}`, className: "button small", ariaLabel: `Download as ${format}` }, format.toUpperCase());
