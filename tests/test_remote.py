@@ -18,7 +18,8 @@ from remote_server import Server, descendants, until
 from tiny_audio.cli.main import run
 from tiny_audio.remote.connection import connect
 from tiny_audio.remote.follow import follow
-from tiny_audio.remote.jobs import find_job, look_at_jobs
+from tiny_audio.remote.jobs import Job, find_job, look_at_jobs, start
+from tiny_audio.remote.runner import started_at
 from tiny_audio.remote.targets import Target, add_remote, read_remotes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -220,8 +221,71 @@ def test_a_machine_that_was_taken_back_is_told(ta, server, connection):
     os.kill(state_of(server, "lost")["runner_pid"], signal.SIGKILL)
     os.killpg(state_of(server, "lost")["pid"], signal.SIGKILL)
     until(lambda: find_job(connection, "lost").word == "lost", "the loss")
-    assert "lost: lost" in ta("remote", "status", "lost")
+    assert "goes on with `ta remote train --resume lost`" in ta("remote", "status", "lost")
+    began = time.monotonic()
+    assert "lost: lost" in ta("remote", "attach", "lost", code=1)
+    assert time.monotonic() - began < 10
     assert "is over: lost" in ta("remote", "stop", "lost", code=1)
+
+
+@pytest.mark.parametrize("kill", [[], ["--kill"]])
+def test_a_command_whose_runner_was_killed_is_stopped_and_not_doubled(ta, server, connection, kill):
+    name = f"orphan{len(kill)}"
+    start(connection, Job(name, ["sleep", "60"], output=f"outputs/{name}"), {})
+    until(lambda: state_of(server, name).get("pid"), "the command")
+    os.kill(state_of(server, name)["runner_pid"], signal.SIGKILL)
+    until(lambda: find_job(connection, name).word == "unwatched", "the loss of its runner")
+    assert f"`ta remote stop {name}` ends it" in ta("remote", "status", name)
+    assert f"{name} is running" in ta("remote", "train", "--resume", name, "--no-deploy", code=1)
+    assert f"{name}: stopped" in ta("remote", "stop", name, *kill)
+    assert started_at(state_of(server, name)["pid"]) is None
+
+
+def test_two_jobs_do_not_write_into_one_folder(ta, server, connection):
+    start(connection, Job("writer", ["sleep", "60"], output="outputs/shared"), {})
+    train = ["remote", "train", "--output-dir", "outputs/shared/", "--detach"]
+    assert "writer is writing into outputs/shared" in ta(*train, "--no-deploy", code=1)
+    said = ta(*train, "--name", "writer", code=1)
+    assert "There is a job writer" in said and "environment" not in said  # told before sync and setup
+    ta("remote", "stop", "writer")
+
+
+def test_a_job_that_was_never_started_is_told_and_its_secrets_go(ta, server):
+    sent = job_file(server, "cut-off", "job.json")
+    for remove in (["stop", "cut-off"], ["run", "--no-deploy", "--name", "next", "true"]):
+        shutil.rmtree(sent.parent, ignore_errors=True)
+        sent.parent.mkdir(parents=True)
+        sent.write_text(json.dumps({"name": "cut-off", "command": ["true"], "created": "2026"}))
+        sent.with_name("secrets").write_text("{}")
+        assert "cut-off: starting" in ta("remote", "status", "cut-off")
+        os.utime(sent, (0, 0))
+        assert "cut-off: never-started" in ta("remote", "attach", "cut-off", code=1)
+        ta("remote", *remove)
+        assert not sent.with_name("secrets").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": 1}', '{"sta'])
+def test_a_broken_file_of_a_job_is_one_line_and_spares_the_others(ta, server, text):
+    ta("remote", "run", "--no-deploy", "--name", f"whole{len(text)}", "true")
+    for name in ("job.json", "state.json"):
+        file = job_file(server, f"broken-{name[:-5]}", name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.with_name("job.json").write_text('{"name": "broken-state", "command": ["true"]}')
+        file.write_text(text)
+    said = ta("remote", "list")
+    assert "broken-state" in said and "unreadable" in said and "broken-job" not in said and f"whole{len(text)}" in said
+    said = ta("remote", "attach", "broken-state", code=1)
+    assert "is not a job's state; delete that job's folder" in said and "Traceback" not in said
+
+
+def test_the_values_of_a_run_are_those_of_its_last_job(server, connection):
+    for name in ("before", "after"):
+        start(connection, Job(name, ["true"], output="outputs/both"), {})
+        until(lambda name=name: state_of(server, name).get("ended"), "its end")
+    (server.home / "tiny-audio/outputs/both").mkdir(parents=True)
+    (server.home / "tiny-audio/outputs/both/log.jsonl").write_text('{"step": 7, "loss": 0.5}\n')
+    assert "step" not in find_job(connection, "before").progress
+    assert find_job(connection, "after").progress["step"] == 7
 
 
 def test_what_comes_after_waits_for_the_pull(ta, server, connection, project, monkeypatch):

@@ -1,6 +1,7 @@
 """A job's log as it grows, over links that drop, until the job has ended."""
 
 import codecs
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ PIECE = 2**20  # bytes
 
 
 def follow(connection: Connection, name: str, show: Callable[[str], None], offset: int = 0) -> Seen:
-    """Shows the log from a place on, as it is written, until the job has ended.
+    """Shows the log from a place on, as it is written, until the job has ended or was lost.
 
     Args:
         offset: in bytes.
@@ -24,7 +25,7 @@ def follow(connection: Connection, name: str, show: Callable[[str], None], offse
         TinyAudioError: the machine stays away.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    heartbeat, beaten = None, time.monotonic()
+    heartbeat, beaten = connection.lasting(lambda: read_state(connection, name)).get("heartbeat"), -math.inf
     while True:
         state = connection.lasting(lambda: read_state(connection, name))
         while piece := read_log(connection, name, offset, PIECE):
@@ -36,7 +37,7 @@ def follow(connection: Connection, name: str, show: Callable[[str], None], offse
             beaten = time.monotonic()
         elif time.monotonic() - beaten > SILENT_SECONDS:
             beaten = time.monotonic()
-            if (seen := find_job(connection, name)).word == "lost":
+            if (seen := find_job(connection, name)).word not in UNDER_WAY:
                 return seen
         time.sleep(POLL_SECONDS)
 

@@ -20,7 +20,9 @@ from .targets import NAME, check
 
 JOBS = f"{OURS}/jobs"
 RUNNER = f"{OURS}/runner.py"
-UNDER_WAY = ("starting", "running")
+UNWATCHED = "unwatched"  # its runner was killed, its command runs on
+UNDER_WAY = ("starting", "running", UNWATCHED)
+NEVER_STARTED = "never-started"  # the client was cut off before it could
 HOLD_SECONDS = 30.0  # of the runner's 120
 THEN = ("nothing", "stop-pod", "shutdown")
 SHUTDOWN = ["sh", "-c", "if [ $(id -u) = 0 ]; then shutdown -h now; else sudo -n shutdown -h now; fi"]
@@ -63,13 +65,15 @@ class Seen:
     Args:
         job: job.json.
         state: state.json; empty before the runner has started.
-        alive: whether its runner is.
+        alive: whether its runner or its command is.
+        word: the state; also `lost` where both were killed, `unwatched`, `never-started` and `unreadable`.
         progress: last values of the run's log, and `eta`.
     """
 
     job: dict[str, Any]
     state: dict[str, Any]
     alive: bool
+    word: str
     progress: dict[str, Any]
 
     @property
@@ -78,10 +82,9 @@ class Seen:
         return self.job["name"]
 
     @property
-    def word(self) -> str:
-        """The state; `lost` where the machine or the runner was killed."""
-        state = self.state.get("state", "starting")
-        return "lost" if state in UNDER_WAY and self.state and not self.alive else state
+    def output(self) -> str | None:
+        """Its folder of results, below the project's."""
+        return self.job.get("output")
 
     @property
     def seconds(self) -> float:
@@ -128,12 +131,11 @@ def start(connection: Connection, job: Job, values: dict[str, str], hold: bool =
         hold: what comes after it waits at first, however soon it ends; see `holding`.
 
     Raises:
-        TinyAudioError: one of its name is there, or it cannot be started.
+        TinyAudioError: as `make_way`; or it cannot be started.
     """
     check_inside(job.folder)
+    make_way(connection, job)
     folder = job_folder(connection, job.name)
-    if connection.lasting(lambda: connection.read(f"{folder}/job.json")) is not None:
-        raise TinyAudioError(f"There is a job {job.name} on {connection.target} already; give another --name.")
     content = asdict(job) | {"secrets": list(values), "created": datetime.now(UTC).isoformat(timespec="milliseconds")}
     connection.lasting(lambda: connection.make_folder(folder, 0o700))
     files = {f"{folder}/job.json": json.dumps(content, indent=1).encode(), **runner_file(connection)}
@@ -144,8 +146,32 @@ def start(connection: Connection, job: Job, values: dict[str, str], hold: bool =
     try:
         connection.lasting(lambda: launch(connection, job.name))
     except TinyAudioError:
-        connection.lasting(lambda: connection.remove(f"{folder}/secrets"))
+        remove_secrets(connection, job.name)
         raise
+
+
+def make_way(connection: Connection, job: Job) -> None:
+    """Looks whether a job may be started, and removes the secrets of those that never were.
+
+    Raises:
+        TinyAudioError: one of its name is there, or one that is under way writes into the same folder of results.
+    """
+    path = f"{job_folder(connection, job.name)}/job.json"
+    if connection.lasting(lambda: connection.exists(path)):
+        raise TinyAudioError(f"There is a job {job.name} on {connection.target} already; give another --name.")
+    for other in look_at_jobs(connection)[0]:
+        if other.word == NEVER_STARTED:
+            remove_secrets(connection, other.name)
+        if other.word in UNDER_WAY and job.output and PurePosixPath(job.output) == PurePosixPath(other.output or ""):
+            raise TinyAudioError(
+                f"{other.name} is writing into {job.output}; `ta remote stop {other.name}` it first, or give another --output-dir."
+            )
+
+
+def remove_secrets(connection: Connection, name: str) -> None:
+    """Of a job that no runner has taken them from."""
+    path = f"{job_folder(connection, name)}/secrets"
+    connection.lasting(lambda: connection.remove(path))
 
 
 def runner_file(connection: Connection) -> dict[str, bytes]:
@@ -155,8 +181,8 @@ def runner_file(connection: Connection) -> dict[str, bytes]:
 
 
 def launch(connection: Connection, name: str) -> None:
-    """Starts a job's runner, unless a dropped link only hid that it was."""
-    if read_state(connection, name):
+    """Starts a job's runner, or another for a command that was left alone; not where a dropped link only hid that it was."""
+    if read_state(connection, name) and find_job(connection, name).word != UNWATCHED:
         return
     output = connection.run(["python3", RUNNER, f"{JOBS}/{name}", "--tmux"], folder=connection.target.folder)
     if output.exit_code:
@@ -164,14 +190,26 @@ def launch(connection: Connection, name: str) -> None:
 
 
 def read_state(connection: Connection, name: str) -> dict[str, Any]:
-    """state.json; empty before the runner has started."""
-    return json.loads(connection.read(f"{job_folder(connection, name)}/state.json") or b"{}")
+    """state.json; empty before the runner has started.
+
+    Raises:
+        TinyAudioError: it is no state.
+    """
+    path = f"{job_folder(connection, name)}/state.json"
+    text = connection.read(path)
+    try:
+        state = {} if text is None else json.loads(text)
+    except ValueError:
+        state = None
+    if not isinstance(state, dict) or (text is not None and "state" not in state):
+        raise TinyAudioError(f"{path} on {connection.target} is not a job's state; delete that job's folder there.")
+    return state
 
 
 def look_at_jobs(connection: Connection) -> tuple[list[Seen], list[dict[str, str]]]:
     """All jobs there, the oldest first, and the GPUs."""
     found = connection.lasting(lambda: connection.script("probe.py", "jobs", connection.target.folder))
-    jobs = [Seen(entry, entry["state"], entry["alive"], entry["progress"]) for entry in found["jobs"]]
+    jobs = [Seen(job, job["state"], job["alive"], job["word"], job["progress"]) for job in found["jobs"]]
     return jobs, found["gpus"]
 
 

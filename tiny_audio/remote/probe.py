@@ -29,6 +29,8 @@ print(json.dumps({"version": sys.version.split()[0], "torch": torch, "cuda": cud
 GPU_FIELDS = ("name", "memory_total", "memory_used", "utilization", "driver")  # MiB, MiB, per cent
 GPU_QUERY = "--query-gpu=name,memory.total,memory.used,utilization.gpu,driver_version"
 LOG_TAIL = 65536  # bytes
+SENDING_SECONDS = 120.0  # from job.json to the first state.json
+HANDOVER_SECONDS = 10.0  # from the runner that is called to the one that stays
 
 
 def said(*command):
@@ -75,40 +77,84 @@ def jobs(folder):
     """Every job below the project's folder, the oldest first."""
     found = []
     for file in glob.glob(os.path.join(glob.escape(folder), ".ta", "jobs", "*", "job.json")):
-        job, state = read_json(file), read_json(file.replace("job.json", "state.json"))
-        if job:
-            found.append(dict(job, state=state, alive=alive(state), progress=progress(folder, file, job)))
-    return {"gpus": gpus(), "jobs": sorted(found, key=lambda job: job.get("created", ""))}
+        job, state = read_json(file), read_state(file.replace("job.json", "state.json"))
+        if isinstance(job.get("name"), str) and isinstance(job.get("command"), list):
+            alive = runner_lives(state) or command_lives(state)
+            eta = {"eta": time_left(file.replace("job.json", "log.txt"))}
+            found.append(dict(job, state=state, alive=alive, word=word(file, state), progress=eta))
+    found.sort(key=lambda job: str(job.get("created")))
+    writers = {os.path.normpath(job["output"]): job for job in found if job.get("output") and job["state"]}
+    for output, job in writers.items():  # of a run that was resumed, the last job
+        job["progress"].update(last_values(os.path.join(folder, output, "log.jsonl")))
+    return {"gpus": gpus(), "jobs": found}
 
 
 def read_json(file):
-    """An object; empty where there is none yet."""
+    """An object; empty where there is none."""
     try:
         with open(file, encoding="utf-8") as stream:
-            return json.load(stream)
+            value = json.load(stream)
     except (OSError, ValueError):
         return {}
+    return value if isinstance(value, dict) else {}
 
 
-def alive(state):
+def read_state(file):
+    """state.json; empty before the runner has started."""
+    state = read_json(file)
+    return state if "state" in state else {"state": "unreadable"} if os.path.exists(file) else {}
+
+
+def word(file, state):
+    """The job's state: as its runner wrote it, or what became of it without one."""
+    if not state:
+        return "starting" if age(file) < SENDING_SECONDS else "never-started"
+    if state["state"] == "starting" and age(file.replace("job.json", "state.json")) < HANDOVER_SECONDS:
+        return "starting"
+    if state["state"] not in ("starting", "running") or runner_lives(state):
+        return state["state"]
+    return "unwatched" if command_lives(state) else "lost"
+
+
+def age(file):
+    """Seconds since it was written, by the clock of its disk."""
+    return time.time() - os.path.getmtime(file)
+
+
+def command_lives(state):
+    """Whether the job's command is there; the moment of its start tells it from another process of that number."""
+    try:
+        with open(f"/proc/{int(state['pid'])}/stat", encoding="utf-8", errors="replace") as stream:
+            fields = stream.read().rpartition(")")[2].split()
+    except (KeyError, TypeError, ValueError, OSError):
+        return False
+    return fields[0] not in "ZX" and fields[19] == state.get("pid_began")
+
+
+def runner_lives(state):
     """Whether the job's runner is there; its command line tells it from another process of that number."""
     try:
         with open(f"/proc/{int(state['runner_pid'])}/cmdline", "rb") as stream:
             return b"runner.py" in stream.read()
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return False
     except OSError:
         return False if os.path.isdir("/proc/self") else bool(said("ps", "-p", str(state["runner_pid"]), "-o", "pid="))
 
 
-def progress(folder, file, job):
-    """The last values of the run's log, and the time left as the training said it last."""
+def last_values(file):
+    """The last of each in a run's log."""
     values = {}
-    for line in tail(os.path.join(folder, job.get("output") or ".ta", "log.jsonl")).splitlines():
+    for line in tail(file).splitlines():
         with contextlib.suppress(ValueError):  # the first line is cut off, or the last is being written
             values.update(json.loads(line))
-    left = re.findall(r"ETA (\d+:\d\d)", tail(file.replace("job.json", "log.txt")))
-    return dict(values, eta=left[-1] if left else None)
+    return values
+
+
+def time_left(file):
+    """As the training said it last; None where it did not."""
+    left = re.findall(r"ETA (\d+:\d\d)", tail(file))
+    return left[-1] if left else None
 
 
 def tail(file):

@@ -5,9 +5,15 @@ from datetime import datetime
 from tiny_audio.console import out, table
 
 from .connection import Connection
-from .jobs import Seen, find_job, look_at_jobs
+from .jobs import NEVER_STARTED, UNWATCHED, Seen, find_job, look_at_jobs
 
 COLUMNS = ("job", "state", "started", "time", "step", "loss", "WER", "left", "cost")
+REASONS = {
+    "lost": "its runner is gone: the machine was restarted, or somebody killed it; a training goes on with `ta remote train --resume {name}`",
+    UNWATCHED: "somebody killed its runner, its command runs on; `ta remote stop {name}` ends it",
+    NEVER_STARTED: "who sent it was cut off before it started; send it again, by another name",
+    "unreadable": "its state.json is not a job's state; delete its folder, .ta/jobs/{name} there",
+}
 RIGHT = ("time", "step", "loss", "WER", "left", "cost")
 
 
@@ -52,9 +58,7 @@ def describe(seen: Seen) -> str:
     names = ("", "", "since", "for", "step", "loss", "WER", "left", "cost")
     first, *others = zip(names, cells(seen), strict=True)
     facts = ", ".join(f"{name} {cell}".strip() for name, cell in others if cell is not None)
-    reason = seen.state.get("reason")
-    if seen.word == "lost":
-        reason = "its runner is gone: the machine was restarted, or somebody killed it; go on with `ta remote train --resume`"
+    reason = REASONS[seen.word].format(name=seen.name) if seen.word in REASONS else seen.state.get("reason")
     return f"{first[1]}: {facts}" + (f"\n{reason}" if reason else "")
 
 

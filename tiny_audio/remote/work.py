@@ -14,16 +14,21 @@ from .connection import Connection
 from .costs import bill
 from .follow import exit_code, follow, log_tail, show_text
 from .jobs import (
+    NEVER_STARTED,
     SHUTDOWN,
     UNDER_WAY,
+    UNWATCHED,
     Job,
     Seen,
     ask_to_stop,
     check_inside,
     find_job,
     holding,
+    launch,
+    make_way,
     new_name,
     read_secrets,
+    remove_secrets,
     start,
 )
 from .pull import pull
@@ -133,6 +138,7 @@ def submit(connection: Connection, job: Job, wishes: Wishes) -> int:
         check_inside(job.output)
     job = with_wishes(connection, job, wishes)
     if wishes.deploy:
+        make_way(connection, job)  # here too: a name in use is told before minutes of setup
         deploy(connection, Path.cwd())
     start(connection, job, values, hold=wishes.pull and not wishes.detach)
     say(f"{job.name} runs on {connection.target}, with or without this link.")
@@ -226,15 +232,20 @@ def fetch_paths(connection: Connection, paths: Sequence[str], into: Path, growin
 
 
 def stop(connection: Connection, name: str | None, kill: bool) -> Seen:
-    """Ends a job and waits until it has ended.
+    """Ends a job and waits until it has ended; of one that never started it removes the secrets.
 
     Raises:
         TinyAudioError: it is over already.
     """
     seen = find_job(connection, name)
+    if seen.word == NEVER_STARTED:
+        remove_secrets(connection, seen.name)
+        return seen
     if seen.word not in UNDER_WAY:
         raise TinyAudioError(f"{seen.name} is over: {seen.word}.")
     ask_to_stop(connection, seen.name, kill)
+    if seen.word == UNWATCHED:
+        connection.lasting(lambda: launch(connection, seen.name))
     say(f"{seen.name} was {'killed' if kill else 'told to end; a training writes a checkpoint first'} …")
     return follow(connection, seen.name, lambda text: None, log_tail(connection, seen.name, 0)[1])
 
