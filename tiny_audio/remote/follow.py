@@ -26,19 +26,19 @@ def follow(connection: Connection, name: str, show: Callable[[str], None], offse
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     heartbeat, beaten = connection.lasting(lambda: read_state(connection, name)).get("heartbeat"), -math.inf
+    over = False
     while True:
         state = connection.lasting(lambda: read_state(connection, name))
         while piece := read_log(connection, name, offset, PIECE):
             offset += len(piece)
             show(decoder.decode(piece))
-        if state and state["state"] not in UNDER_WAY:
+        if over or (state and state["state"] not in UNDER_WAY):
             return find_job(connection, name)
         if heartbeat != (heartbeat := state.get("heartbeat")):
             beaten = time.monotonic()
         elif time.monotonic() - beaten > SILENT_SECONDS:
             beaten = time.monotonic()
-            if (seen := find_job(connection, name)).word not in UNDER_WAY:
-                return seen
+            over = find_job(connection, name).word not in UNDER_WAY  # what it wrote until now is still to be shown
         time.sleep(POLL_SECONDS)
 
 
