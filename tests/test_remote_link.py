@@ -24,8 +24,8 @@ from tiny_audio.cli.main import describe, run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.remote.connection import Connection, connect
 from tiny_audio.remote.host_keys import fingerprint
-from tiny_audio.remote.jobs import Job, job_folder, start
-from tiny_audio.remote.machine import Project, choose_python, keeps_torch, look
+from tiny_audio.remote.jobs import Job, holding, job_folder, start
+from tiny_audio.remote.machine import Project, choose_python, examine, keeps_torch, look
 from tiny_audio.remote.openssh import jump, rsync_quote
 from tiny_audio.remote.pull import pull
 from tiny_audio.remote.sync import listing, sync
@@ -346,6 +346,33 @@ def test_sync_sends_what_changed_and_deletes_only_what_it_sent(server, repositor
         assert sync(connection, listing(repository)).files == 0
 
 
+def test_a_folder_that_became_a_file_or_a_link_and_back(server, repository):
+    (repository / "folder/deep").mkdir()
+    (repository / "folder/deep/c.txt").write_text("c")
+    folder, there = repository / "folder", server.home / "turned"
+    with connect(server.target(path="turned")) as connection:
+        sync(connection, listing(repository))
+        folder.rename(repository / "moved")
+        folder.symlink_to("moved")
+        assert sync(connection, listing(repository), dry_run=True).deleted == 2
+        assert (there / "folder/b.txt").is_file()
+        assert sync(connection, listing(repository)).deleted == 2
+        assert (there / "folder").is_symlink() and (there / "folder/deep/c.txt").is_file()
+        folder.unlink()
+        (repository / "moved").rename(folder)
+        sync(connection, listing(repository))
+        assert not (there / "folder").is_symlink() and (there / "folder/b.txt").is_file()
+        (there / "folder/own.txt").write_text("made there")
+        shutil.rmtree(folder)
+        assert sync(connection, listing(repository)).deleted == 2
+        folder.write_text("a file")
+        with pytest.raises(TinyAudioError, match="a folder there, with what was made in it"):
+            sync(connection, listing(repository))
+        shutil.rmtree(there / "folder")
+        sync(connection, listing(repository))
+        assert (there / "folder").read_text() == "a file"
+
+
 def test_datasets_checkpoints_and_secrets_stay_here(tmp_path):
     data = [
         "clips/a.wav",
@@ -527,6 +554,30 @@ def test_missing_rsync_and_tmux(bare, repository):
         assert found["rsync"] is None and not found["tmux"]
         start(connection, Job("no-tmux", ["sh", "-c", "echo done > proof"]), {})
         until((bare.home / "tiny-audio/proof").is_file, "the job")
+
+
+def test_a_login_shell_that_prints_is_one_line(tmp_path, repository):
+    server = started(tmp_path / "talks")
+    (repository / "pyproject.toml").write_text('[project]\nname = "x"\n')
+    wrapper = server.folder / "wrapper"
+    wrapper.write_text(wrapper.read_text().replace("cd ", "echo welcome\ncd ", 1))
+    try:
+        with connect(server.target()) as connection:
+            with pytest.raises(TinyAudioError, match="its login shell prints something by itself"):
+                sync(connection, listing(repository))
+            assert [found for found in examine(connection, repository) if "login shell prints" in found.todo]
+    finally:
+        server.stop()
+
+
+def test_an_interrupt_while_the_link_is_down_stays_one(tmp_path):
+    server = started(tmp_path / "gone")
+    with connect(server.target()) as connection:
+        start(connection, Job("held", ["true"]), {})
+        with pytest.raises(KeyboardInterrupt), holding(connection, "held"):
+            server.drop_links()
+            server.stop()
+            raise KeyboardInterrupt
 
 
 def test_a_python_that_is_too_old(server, connection, repository):

@@ -14,7 +14,7 @@ from tiny_audio.errors import TinyAudioError, require_extra
 
 from .host_keys import check_host_key
 from .login import SILENCE_SECONDS, Unreachable, log_in, shake_hands, socket_to
-from .openssh import Hop, last_line, way
+from .openssh import UNCLEAN_SHELL, Hop, last_line, way
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Connection:
         Raises:
             TinyAudioError: the machine has none.
         """
-        from paramiko import SFTPClient, SSHException
+        from paramiko import SFTPClient, SFTPError, SSHException
 
         transport = self.transport
         if self._sftp is None:
@@ -211,6 +211,8 @@ class Connection:
                 raise TinyAudioError(
                     f"{self.target} has no SFTP ({error}); use an address with whole SSH (a pod's public IP and port, not a proxy)."
                 ) from error
+            except SFTPError as error:
+                raise TinyAudioError(f"Files cannot be sent to {self.target}: {UNCLEAN_SHELL}.") from error
             assert self._sftp is not None
             channel = self._sftp.get_channel()
             assert channel is not None
