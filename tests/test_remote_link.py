@@ -478,6 +478,25 @@ def test_a_file_that_differs_is_fetched_again(server, tmp_path):
                 pull(connection, [outside], tmp_path)
 
 
+def test_pull_takes_names_and_never_patterns(server, tmp_path):
+    there = server.home / "patterns"
+    (there / ".ta").mkdir(parents=True)
+    for name in (".ta/own", "a", "b*"):
+        (there / name).write_text(name)
+    into = tmp_path / "deep/q:w"
+    with connect(server.target(path="patterns")) as connection:
+        with pytest.raises(TinyAudioError, match="No such file"):
+            pull(connection, ["*"], into)
+        assert pull(connection, ["b*"], into).whole and [path.name for path in into.iterdir()] == ["b*"]
+        with pytest.raises(TinyAudioError, match="of `ta remote` itself"):
+            pull(connection, ["./.ta/own"], into)
+        assert pull(connection, ["."], into).files == 2 and not (into / ".ta").exists()
+        (there / "empty").mkdir()
+        assert not pull(connection, ["empty"], into).whole
+        with pytest.raises(TinyAudioError, match="cannot be made"):
+            pull(connection, ["a"], into / "a/below")
+
+
 def test_what_is_still_written_is_pulled_with_a_warning(server, tmp_path, capfd):
     log, done = server.home / "growing" / "log", threading.Event()
     log.parent.mkdir()
@@ -518,7 +537,7 @@ def test_a_full_disk_is_one_line(tmp_path, repository):
     server.start()
     (repository / "big.txt").write_bytes(random.Random(0).randbytes(3_000_000))
     try:
-        with connect(server.target(path="."), accept_new=True) as connection:
+        with connect(server.target(path="project"), accept_new=True) as connection:
             with pytest.raises(TinyAudioError, match="rsync with .* failed: the disk is full: make space"):
                 sync(connection, listing(repository))
             with pytest.raises(TinyAudioError, match="it is full"):
@@ -606,6 +625,9 @@ def test_which_machine_is_meant(tmp_path, monkeypatch):
     assert find_target("me@pod.example", port=22022) == Target("pod.example", 22022, "me")
     assert Target("pod", 1, "me", path="-x y").options() == ["--host=pod", "--port=1", "--user=me", "--path=-x y"]
     assert Target("pod", path="~/x").folder == "./x" and Target("pod", path="/w/x").folder == "/w/x"
-    for path in ("", "a/../b", "a\0b"):
+    assert Target("pod", path="~//x/").folder == "./x" and Target("pod", path="/w/x/").folder == "/w/x"
+    with pytest.raises(TinyAudioError, match="give that by --port"):
+        find_target("me@1.2.3.4:22")
+    for path in ("", "a/../b", "a\0b", "/", ".", "./", "//", "~", "~/", "~root/x"):
         with pytest.raises(TinyAudioError, match="no folder for the project"):
             Target("pod", path=path)
