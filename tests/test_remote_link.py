@@ -148,9 +148,13 @@ def test_a_wrong_key_a_locked_key_and_no_key(server, tmp_path, monkeypatch):
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", tmp_path / "locked"], check=True)
     config = tmp_path / "config"
     config.write_text(f"UserKnownHostsFile {server.folder}/known_hosts\nIdentitiesOnly yes\n")
-    for name, told in (("wrong", f"tried: {tmp_path}/wrong"), ("locked", "ssh-add"), ("missing", "there was no key")):
+    for name, told in (("wrong", f"tried: {tmp_path}/wrong"), ("locked", "ssh-add")):
         said = refusal(server.target(ssh_config=str(config), identity=str(tmp_path / name)))
         assert "takes none of the keys" in said and told in said
+    missing = tmp_path / "missing"
+    assert f"{missing} is not there" in refusal(server.target(ssh_config=str(config), identity=str(missing)))
+    config.write_text(f"{config.read_text()}IdentityFile {missing}\n")
+    assert "there was no key" in refusal(server.target(ssh_config=str(config)))
     with connect(server.target(ssh_config=str(config), identity=str(server.folder / "client_key"))) as connection:
         assert connection.run(["true"]).exit_code == 0
 

@@ -13,7 +13,7 @@ from tiny_audio.console import say
 from tiny_audio.errors import TinyAudioError, require_extra
 
 from .host_keys import check_host_key
-from .login import SILENCE_SECONDS, Unreachable, log_in, shake_hands, socket_to
+from .login import SILENCE_SECONDS, Unreachable, check_identity, log_in, shake_hands, socket_to
 from .openssh import UNCLEAN_SHELL, Hop, last_line, way
 from .targets import Target
 
@@ -75,6 +75,7 @@ class Connection:
             Dropped: the link broke meanwhile.
         """
         require_extra("paramiko", "remote")
+        check_identity(self.target)
         self.close()
         try:
             for hop in way(self.target):
