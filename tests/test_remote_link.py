@@ -326,6 +326,14 @@ def test_overrides_of_train_travel_unread(server, override, monkeypatch, tmp_pat
     assert [text for text in job["command"] if text == override] == [override] * 2
 
 
+@pytest.mark.parametrize("wrong", ["--bogus", "training.max_stepz=30"])
+def test_wrong_settings_are_said_before_anything_is_reached(wrong, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert run(["remote", "train", "--host=127.0.0.1", f"--port={free_port()}", wrong]) != 0
+    said = capfd.readouterr().err
+    assert wrong.split("=")[0].rpartition(".")[2] in said and "Nothing answers" not in said
+
+
 # ---- the project
 
 
