@@ -300,6 +300,14 @@ def test_what_comes_after_waits_for_the_pull(ta, server, connection, project, mo
     assert not (server.home / "tiny-audio/outputs/down").exists()
 
 
+def test_what_comes_after_a_job_without_results_comes_at_once(ta, server, connection, monkeypatch):
+    from tiny_audio.remote import work
+
+    monkeypatch.setattr(work, "SHUTDOWN", ["true"])
+    assert work.submit(connection, work.Job("bare", ["true"]), work.Wishes(then="shutdown", deploy=False)) == 0
+    assert not job_file(server, "bare", "hold").exists()
+
+
 def test_an_environment_in_use_is_not_replaced(ta, server):
     ta("remote", "run", "--no-deploy", "--name", "uses", "--detach", "--", "sleep", "60")
     assert "uses runs in it" in ta("remote", "setup", "--anew", code=1)

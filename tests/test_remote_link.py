@@ -24,8 +24,8 @@ from tiny_audio.cli.main import describe, run
 from tiny_audio.errors import TinyAudioError
 from tiny_audio.remote.connection import Connection, connect
 from tiny_audio.remote.host_keys import fingerprint
-from tiny_audio.remote.jobs import Job, job_folder, start
-from tiny_audio.remote.machine import Project, choose_python, keeps_torch, look
+from tiny_audio.remote.jobs import Job, holding, job_folder, start
+from tiny_audio.remote.machine import Project, choose_python, examine, keeps_torch, look
 from tiny_audio.remote.openssh import jump, rsync_quote
 from tiny_audio.remote.pull import pull
 from tiny_audio.remote.sync import listing, sync
@@ -148,9 +148,13 @@ def test_a_wrong_key_a_locked_key_and_no_key(server, tmp_path, monkeypatch):
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", tmp_path / "locked"], check=True)
     config = tmp_path / "config"
     config.write_text(f"UserKnownHostsFile {server.folder}/known_hosts\nIdentitiesOnly yes\n")
-    for name, told in (("wrong", f"tried: {tmp_path}/wrong"), ("locked", "ssh-add"), ("missing", "there was no key")):
+    for name, told in (("wrong", f"tried: {tmp_path}/wrong"), ("locked", "ssh-add")):
         said = refusal(server.target(ssh_config=str(config), identity=str(tmp_path / name)))
         assert "takes none of the keys" in said and told in said
+    missing = tmp_path / "missing"
+    assert f"{missing} is not there" in refusal(server.target(ssh_config=str(config), identity=str(missing)))
+    config.write_text(f"{config.read_text()}IdentityFile {missing}\n")
+    assert "there was no key" in refusal(server.target(ssh_config=str(config)))
     with connect(server.target(ssh_config=str(config), identity=str(server.folder / "client_key"))) as connection:
         assert connection.run(["true"]).exit_code == 0
 
@@ -322,6 +326,14 @@ def test_overrides_of_train_travel_unread(server, override, monkeypatch, tmp_pat
     assert [text for text in job["command"] if text == override] == [override] * 2
 
 
+@pytest.mark.parametrize("wrong", ["--bogus", "training.max_stepz=30"])
+def test_wrong_settings_are_said_before_anything_is_reached(wrong, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert run(["remote", "train", "--host=127.0.0.1", f"--port={free_port()}", wrong]) != 0
+    said = capfd.readouterr().err
+    assert wrong.split("=")[0].rpartition(".")[2] in said and "Nothing answers" not in said
+
+
 # ---- the project
 
 
@@ -344,6 +356,33 @@ def test_sync_sends_what_changed_and_deletes_only_what_it_sent(server, repositor
         )
         assert names == ["folder/b.txt", "folder/own.txt", "new.txt", "outputs/model"]
         assert sync(connection, listing(repository)).files == 0
+
+
+def test_a_folder_that_became_a_file_or_a_link_and_back(server, repository):
+    (repository / "folder/deep").mkdir()
+    (repository / "folder/deep/c.txt").write_text("c")
+    folder, there = repository / "folder", server.home / "turned"
+    with connect(server.target(path="turned")) as connection:
+        sync(connection, listing(repository))
+        folder.rename(repository / "moved")
+        folder.symlink_to("moved")
+        assert sync(connection, listing(repository), dry_run=True).deleted == 2
+        assert (there / "folder/b.txt").is_file()
+        assert sync(connection, listing(repository)).deleted == 2
+        assert (there / "folder").is_symlink() and (there / "folder/deep/c.txt").is_file()
+        folder.unlink()
+        (repository / "moved").rename(folder)
+        sync(connection, listing(repository))
+        assert not (there / "folder").is_symlink() and (there / "folder/b.txt").is_file()
+        (there / "folder/own.txt").write_text("made there")
+        shutil.rmtree(folder)
+        assert sync(connection, listing(repository)).deleted == 2
+        folder.write_text("a file")
+        with pytest.raises(TinyAudioError, match="a folder there, with what was made in it"):
+            sync(connection, listing(repository))
+        shutil.rmtree(there / "folder")
+        sync(connection, listing(repository))
+        assert (there / "folder").read_text() == "a file"
 
 
 def test_datasets_checkpoints_and_secrets_stay_here(tmp_path):
@@ -451,6 +490,25 @@ def test_a_file_that_differs_is_fetched_again(server, tmp_path):
                 pull(connection, [outside], tmp_path)
 
 
+def test_pull_takes_names_and_never_patterns(server, tmp_path):
+    there = server.home / "patterns"
+    (there / ".ta").mkdir(parents=True)
+    for name in (".ta/own", "a", "b*"):
+        (there / name).write_text(name)
+    into = tmp_path / "deep/q:w"
+    with connect(server.target(path="patterns")) as connection:
+        with pytest.raises(TinyAudioError, match="No such file"):
+            pull(connection, ["*"], into)
+        assert pull(connection, ["b*"], into).whole and [path.name for path in into.iterdir()] == ["b*"]
+        with pytest.raises(TinyAudioError, match="of `ta remote` itself"):
+            pull(connection, ["./.ta/own"], into)
+        assert pull(connection, ["."], into).files == 2 and not (into / ".ta").exists()
+        (there / "empty").mkdir()
+        assert not pull(connection, ["empty"], into).whole
+        with pytest.raises(TinyAudioError, match="cannot be made"):
+            pull(connection, ["a"], into / "a/below")
+
+
 def test_what_is_still_written_is_pulled_with_a_warning(server, tmp_path, capfd):
     log, done = server.home / "growing" / "log", threading.Event()
     log.parent.mkdir()
@@ -491,7 +549,7 @@ def test_a_full_disk_is_one_line(tmp_path, repository):
     server.start()
     (repository / "big.txt").write_bytes(random.Random(0).randbytes(3_000_000))
     try:
-        with connect(server.target(path="."), accept_new=True) as connection:
+        with connect(server.target(path="project"), accept_new=True) as connection:
             with pytest.raises(TinyAudioError, match="rsync with .* failed: the disk is full: make space"):
                 sync(connection, listing(repository))
             with pytest.raises(TinyAudioError, match="it is full"):
@@ -529,6 +587,30 @@ def test_missing_rsync_and_tmux(bare, repository):
         until((bare.home / "tiny-audio/proof").is_file, "the job")
 
 
+def test_a_login_shell_that_prints_is_one_line(tmp_path, repository):
+    server = started(tmp_path / "talks")
+    (repository / "pyproject.toml").write_text('[project]\nname = "x"\n')
+    wrapper = server.folder / "wrapper"
+    wrapper.write_text(wrapper.read_text().replace("cd ", "echo welcome\ncd ", 1))
+    try:
+        with connect(server.target()) as connection:
+            with pytest.raises(TinyAudioError, match="its login shell prints something by itself"):
+                sync(connection, listing(repository))
+            assert [found for found in examine(connection, repository) if "login shell prints" in found.todo]
+    finally:
+        server.stop()
+
+
+def test_an_interrupt_while_the_link_is_down_stays_one(tmp_path):
+    server = started(tmp_path / "gone")
+    with connect(server.target()) as connection:
+        start(connection, Job("held", ["true"]), {})
+        with pytest.raises(KeyboardInterrupt), holding(connection, "held"):
+            server.drop_links()
+            server.stop()
+            raise KeyboardInterrupt
+
+
 def test_a_python_that_is_too_old(server, connection, repository):
     (repository / "pyproject.toml").write_text('[project]\nname = "x"\nrequires-python = ">=3.99"\n')
     with pytest.raises(TinyAudioError, match=r"Python: python3 is 3\.\d+.*expected >=3.99: install one"):
@@ -555,6 +637,9 @@ def test_which_machine_is_meant(tmp_path, monkeypatch):
     assert find_target("me@pod.example", port=22022) == Target("pod.example", 22022, "me")
     assert Target("pod", 1, "me", path="-x y").options() == ["--host=pod", "--port=1", "--user=me", "--path=-x y"]
     assert Target("pod", path="~/x").folder == "./x" and Target("pod", path="/w/x").folder == "/w/x"
-    for path in ("", "a/../b", "a\0b"):
+    assert Target("pod", path="~//x/").folder == "./x" and Target("pod", path="/w/x/").folder == "/w/x"
+    with pytest.raises(TinyAudioError, match="give that by --port"):
+        find_target("me@1.2.3.4:22")
+    for path in ("", "a/../b", "a\0b", "/", ".", "./", "//", "~", "~/", "~root/x"):
         with pytest.raises(TinyAudioError, match="no folder for the project"):
             Target("pod", path=path)

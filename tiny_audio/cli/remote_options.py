@@ -98,6 +98,8 @@ def on_machine_or_pod(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def command(context: typer.Context, *arguments: Any, **given: Any) -> Any:
         pod = {name: given.pop(name) for name in POD_OPTIONS}
+        if given["deploy"] and given["resume"] is None:  # else the settings are those of a project or run there
+            settings_of(context.args)
         with rented(pod, given, context.args) if pod["pod"] else connection_to(given) as connection:
             return function(connection, context, *arguments, **given)
 
@@ -130,21 +132,25 @@ def rented(pod: dict[str, Any], given: dict[str, Any], arguments: list[str]) -> 
 
 def say_estimate(arguments: list[str], quote: Any) -> None:
     """What the training will cost, where that can be known here: the data and the GPU's peak."""
-    from tiny_audio.cli.main import load_command
     from tiny_audio.console import say
     from tiny_audio.errors import TinyAudioError
     from tiny_audio.remote.costs import estimate
-    from tiny_audio.training.config import compose
 
-    options = load_command("train").make_context("train", [*arguments]).params
     try:
-        settings = compose(
-            options["experiment"], options["overrides"] or (), data=options["data"], config_dir=options["config_dir"]
-        )
-        found = estimate(settings, quote.gpu.id, quote.wish.count, quote.dollars)
+        found = estimate(settings_of(arguments), quote.gpu.id, quote.wish.count, quote.dollars)
         say(found.describe() if found else f"No estimate: the peak of {quote.gpu.name} is not known.")
     except (TinyAudioError, ValueError, OSError) as error:
         say(f"No estimate: {error}")
+
+
+def settings_of(arguments: list[str]) -> Any:
+    """What `ta train ARGUMENTS` would train with: wrong usage is said here, before anything is sent or rented."""
+    from tiny_audio.cli.main import load_command
+    from tiny_audio.training.config import compose
+
+    options = load_command("train").make_context("train", [*arguments]).params
+    named = {name: options[name] for name in ("data", "config_dir")}
+    return compose(options["experiment"], options["overrides"] or (), **named)
 
 
 def as_job(function: Callable[..., Any]) -> Callable[..., Any]:

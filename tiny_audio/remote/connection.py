@@ -13,8 +13,8 @@ from tiny_audio.console import say
 from tiny_audio.errors import TinyAudioError, require_extra
 
 from .host_keys import check_host_key
-from .login import SILENCE_SECONDS, Unreachable, log_in, shake_hands, socket_to
-from .openssh import Hop, last_line, way
+from .login import SILENCE_SECONDS, Unreachable, check_identity, log_in, shake_hands, socket_to
+from .openssh import UNCLEAN_SHELL, Hop, last_line, way
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Connection:
             Dropped: the link broke meanwhile.
         """
         require_extra("paramiko", "remote")
+        check_identity(self.target)
         self.close()
         try:
             for hop in way(self.target):
@@ -199,7 +200,7 @@ class Connection:
         Raises:
             TinyAudioError: the machine has none.
         """
-        from paramiko import SFTPClient, SSHException
+        from paramiko import SFTPClient, SFTPError, SSHException
 
         transport = self.transport
         if self._sftp is None:
@@ -211,6 +212,8 @@ class Connection:
                 raise TinyAudioError(
                     f"{self.target} has no SFTP ({error}); use an address with whole SSH (a pod's public IP and port, not a proxy)."
                 ) from error
+            except SFTPError as error:
+                raise TinyAudioError(f"Files cannot be sent to {self.target}: {UNCLEAN_SHELL}.") from error
             assert self._sftp is not None
             channel = self._sftp.get_channel()
             assert channel is not None

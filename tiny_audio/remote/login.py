@@ -1,12 +1,14 @@
 """The way into a machine: TCP, through others where it must be, the handshake, and a key that is taken."""
 
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiny_audio.errors import TinyAudioError
 
 from .host_keys import prefer_known
 from .openssh import CONNECT_SECONDS, Hop, last_line
+from .targets import Target
 
 if TYPE_CHECKING:
     from paramiko import PKey, Transport
@@ -88,6 +90,19 @@ def log_in(transport: "Transport", hop: Hop) -> None:
         f"; locked by a passphrase or unreadable, so `ssh-add` them: {', '.join(locked)}" if locked else ""
     )
     raise TinyAudioError(f"{hop} takes none of the keys ({shown}); name the right one by --identity.")
+
+
+def check_identity(target: Target) -> None:
+    """That the key that was named is there; of an agent's key the public half is enough.
+
+    Raises:
+        TinyAudioError: it is not.
+    """
+    if target.identity is None:
+        return
+    path = Path(target.identity).expanduser()
+    if not path.is_file() and not Path(f"{path}.pub").is_file():
+        raise TinyAudioError(f"{path} is not there; expected a private key: name another by --identity, or none.")
 
 
 def public_keys(hop: Hop) -> set[str]:

@@ -13,6 +13,7 @@ from tiny_audio.console import Check
 from tiny_audio.errors import TinyAudioError
 
 from .connection import Connection
+from .openssh import UNCLEAN_SHELL
 
 MIN_DISK_GB = 10.0
 MAX_CLOCK_SECONDS = 60.0
@@ -30,6 +31,8 @@ def examine(connection: Connection, project: Path) -> Iterator[Check]:
     """Every check in turn."""
     found = look(connection)
     yield Check("ok", f"ssh: {connection.target} is {found['host']}, {found['system']}, {found['cores']} cores")
+    if connection.lasting(lambda: connection.run(["true"])).stdout:
+        yield Check("failure", "nothing can be sent", UNCLEAN_SHELL)
     yield python_check(found, Project(project))
     yield from gpu_checks(found)
     yield tool_check(found)

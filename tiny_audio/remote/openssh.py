@@ -10,6 +10,7 @@ from tiny_audio.errors import TinyAudioError
 from .targets import Target, parse_address
 
 CONNECT_SECONDS = 20
+UNCLEAN_SHELL = "its login shell prints something by itself: mend ~/.bashrc there"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tiny_audio.errors import TinyAudioError
 
 from .connection import Connection, Dropped
-from .openssh import last_line, rsync_shell
+from .openssh import UNCLEAN_SHELL, last_line, rsync_shell
 
 # never -o and -g: who owns a file here means nothing there; -s (secluded arguments) keeps paths from the shell there
 ALWAYS = ("-rlpts", "--compress", "--stats", "--no-human-readable", "--timeout=60")
@@ -20,7 +20,8 @@ FULL = r"No space left|[Qq]uota exceeded"
 MEANINGS = {
     r"rsync: (command )?not found|rsync: No such file": "rsync is not installed there: apt-get install rsync",
     FULL: "the disk is full: make space, or name another --path",
-    r"is your shell clean": "its login shell prints something by itself: mend ~/.bashrc there",
+    r"could not make way for": "a folder there, with what was made in it, has the place of a file from here: move it away",
+    r"is your shell clean": UNCLEAN_SHELL,
     r"unknown option|unrecognized option": "one rsync is too old, or another program; expected rsync 3.1 or newer on both sides",
     r"Permission denied \(|Host key verification failed|Load key": "ssh is refused where paramiko was not: try `ssh` by hand",
 }

@@ -3,9 +3,10 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from tiny_audio.errors import TinyAudioError
 
@@ -45,7 +46,7 @@ def listing(folder: Path) -> Listing:
     mine = [name for name in {*tracked, *others} if name.split("/")[0] == OURS]
     left_out = [name for name in others if DATA.search(name)]
     wanted = {*tracked, *others} - {*mine, *left_out}
-    there = sorted(name for name in wanted if is_file(root / name))
+    there = sorted(name for name in wanted if is_file(root / name) and was_folder(root, name) is None)
     return Listing(root, tuple(there), tuple(left_out))
 
 
@@ -75,25 +76,55 @@ def sync(connection: Connection, listed: Listing, dry_run: bool = False) -> Tran
     """
     ours = f"{connection.target.folder}/{OURS}"
     before = connection.lasting(lambda: connection.read(f"{ours}/{SENT}")) or b""
-    gone = [name for name in split(before) if is_gone(listed.root, name)]
-    now, every = joined(listed.files), joined({*gone, *listed.files})
+    gone = {name: was_folder(listed.root, name) for name in split(before) if is_gone(listed.root, name)}
+    deleted = delete(connection, gone, dry_run) if gone else 0
+    now = joined(listed.files)
     if not dry_run:
         connection.lasting(lambda: connection.make_folder(ours, 0o700))
-        if every != before:
-            connection.lasting(lambda: connection.write(f"{ours}/{SENT}", every))
-    options = ["--from0", "--files-from=-", "--delete-missing-args", *(["--dry-run"] if dry_run else [])]
-    names = joined(f"./{name}" for name in split(every))  # so that none is an option or a comment
-    done = rsync(connection, options, f"{listed.root}/", remote(connection, f"{connection.target.folder}/"), names)
-    if not dry_run and every != now:
-        connection.lasting(lambda: connection.write(f"{ours}/{SENT}", now))
-    return done
+        if now != before:
+            connection.lasting(lambda: connection.write(f"{ours}/{SENT}", now))
+    hidden = {*gone.values()} if dry_run else set()  # folders are still in their way
+    done = send(connection, listed.root, {*listed.files} - hidden, dry_run)
+    return replace(done, deleted=done.deleted + deleted)
+
+
+def send(connection: Connection, root: Path, names: Iterable[str], dry_run: bool, *more: str) -> Transfer:
+    """Makes some files there as they are below `root`: also gone, if they are."""
+    options = ["--from0", "--files-from=-", "--delete-missing-args", *(["--dry-run"] if dry_run else []), *more]
+    files = joined(f"./{name}" for name in names)  # so that none is an option or a comment
+    return rsync(connection, options, f"{root}/", remote(connection, f"{connection.target.folder}/"), files)
+
+
+def delete(connection: Connection, gone: Mapping[str, str | None], dry_run: bool) -> int:
+    """Deletes there what was sent and is gone, and folders that are files here now, if they are empty then.
+
+    Args:
+        gone: files, and what `was_folder` says of each.
+
+    Returns:
+        How many were there.
+    """
+    with TemporaryDirectory() as nothing:  # rsync deletes only what is missing in a folder that is here
+        for name in gone:
+            (Path(nothing) / name).parent.mkdir(parents=True, exist_ok=True)
+        deleted = send(connection, Path(nothing), gone, dry_run, "--no-implied-dirs").deleted
+    folders = sorted({f"./{folder}" for folder in gone.values() if folder is not None})
+    if folders and not dry_run:
+        find = ["find", *folders, "-type", "d", "-empty", "-delete"]
+        connection.lasting(lambda: connection.run(find, folder=connection.target.folder))
+    return deleted
 
 
 def is_gone(root: Path, name: str) -> bool:
     """Whether a file that was sent is no longer here; what a machine says was sent must not make it be sent."""
     path = PurePosixPath(name)
     inside = not path.is_absolute() and ".." not in path.parts
-    return inside and not os.path.lexists(root / path)
+    return inside and (not os.path.lexists(root / path) or was_folder(root, name) is not None)
+
+
+def was_folder(root: Path, name: str) -> str | None:
+    """The file or link here that is now where a folder above `name` was."""
+    return next((str(above) for above in PurePosixPath(name).parents if is_file(root / above)), None)
 
 
 def joined(names: Iterable[str]) -> bytes:

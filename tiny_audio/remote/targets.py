@@ -36,14 +36,23 @@ class Target:
             check(USER, self.user, "a user", "a user's name")
         if self.port is not None and not 0 < self.port < 65_536:
             raise TinyAudioError(f"{self.port} is no port; expected 1 to 65535.")
-        if not self.path or "\0" in self.path or ".." in PurePosixPath(self.path).parts:
-            raise TinyAudioError(f"{self.path!r} is no folder for the project; expected one without .. in it.")
+        if self.host.count(":") == 1:  # an IPv6 address has more
+            raise TinyAudioError(f"{self.host!r} is not a host; expected one without its port: give that by --port.")
+        parts = self._below.parts
+        if not parts or parts[-1] in ("/", "//") or ".." in parts or parts[0].startswith("~") or "\0" in self.path:
+            expected = "one of its own, in the home or absolute, without .. and ~USER"
+            raise TinyAudioError(f"{self.path!r} is no folder for the project; expected {expected}.")
 
     @property
     def folder(self) -> str:
         """The project's folder there: absolute, or ./… below the home, so that it is never taken for an option."""
-        path = self.path.removeprefix("~/")
-        return path if path.startswith("/") else f"./{path}"
+        path = self._below
+        return str(path) if path.is_absolute() else f"./{path}"
+
+    @property
+    def _below(self) -> PurePosixPath:
+        in_home = self.path.startswith("~/")
+        return PurePosixPath(self.path[2:].lstrip("/") if in_home else self.path)
 
     def options(self) -> list[str]:
         """What names this target on `ta remote`'s command lines."""

@@ -198,8 +198,9 @@ def _watch(connection: Connection, name: str, lines: int | None, fetch: bool) ->
     if lines is not None:
         text, offset = log_tail(connection, name, lines)
         show_text(text.decode("utf-8", "replace"))
+    held = fetch and seen.job.get("then_command")  # also without results: `submit` has held it
     fetch = fetch and has_results(seen)
-    with holding(connection, name) if fetch and seen.job.get("then_command") else nullcontext():
+    with holding(connection, name) if held else nullcontext():
         seen = follow(connection, name, show_text, offset)
         out(describe(seen))
         if (price := seen.job.get("dollars_per_hour")) is not None:
