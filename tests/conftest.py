@@ -1,11 +1,15 @@
 """Fixtures that the suite shares: real recordings, a miniature checkpoint, nano; and CI's rule that a skip is a failure."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background job ignores it, and so would its children
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

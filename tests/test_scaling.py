@@ -124,7 +124,8 @@ def test_two_processes_are_as_one_whatever_ends_them(alone, start, tmp_path):
     assert not list(tmp_path.glob(".*"))
     sessions = Record.read(tmp_path).sessions
     assert [session.processes for session in sessions] == [2, 2, 1] and sessions[-1].steps == [step, STEPS]
-    assert sessions[0].steps[1] == sessions[1].steps[0] == 5 * done
+    assert sessions[1].steps[0] == 5 * done
+    assert sessions[0].steps[1] in (5 * done - 5, 5 * done)  # the kill may come between a checkpoint and its record
 
 
 def test_accelerate_launches_the_same_and_one_that_is_told_to_end_ends_all(alone, start, tmp_path):
