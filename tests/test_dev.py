@@ -446,7 +446,7 @@ def test_github_runs_what_ci_runs_on_each_python():
     allowed = SpecifierSet(PROJECT["requires-python"])
     assert pythons == [f"3.{minor}" for minor in range(30) if f"3.{minor}" in allowed]
     assert pythons == re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
-    assert job["container"] == "python:${{ matrix.python }}-bookworm"
+    assert job["container"]["image"] == "python:${{ matrix.python }}-bookworm"
     (ran,) = [step["run"] for step in job["steps"] if "run" in step]
     assert ran.splitlines()[-1] == "bash .ci/run"
 

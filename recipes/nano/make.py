@@ -1,4 +1,4 @@
-"""`ta dev nano`: the recipe's steps in order, each in a process of its own; done ones are skipped, cut-off ones go on."""
+"""`ta dev nano`: the steps in order, each in a process of its own; done ones are skipped, cut-off ones go on."""
 
 from __future__ import annotations
 
