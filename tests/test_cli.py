@@ -7,9 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import typer
 
-from tiny_audio.cli import dev
 from tiny_audio.cli.main import COMMANDS, describe, is_for_the_user, load_command, run
 from tiny_audio.errors import TinyAudioError, require_extra
 
@@ -104,24 +102,6 @@ def test_a_missing_extra_is_one_line_with_the_pip_command():
     assert isinstance(error, TinyAudioError)
     assert "pip install 'tiny-audio[train]'" in str(error)
     assert require_extra("json", "train").loads("1") == 1
-
-
-def test_dev_runs_every_step_and_exits_1_when_one_failed(capfd):
-    good, bad = ("pytest", ["-c", "print('well')"]), ("pytest", ["-c", "raise SystemExit(3)"])
-    dev.run_all([good])
-    with pytest.raises(typer.Exit):
-        dev.run_all([bad, good])
-    assert capfd.readouterr().out.count("well") == 2
-
-
-def test_dev_names_a_missing_tool():
-    with pytest.raises(TinyAudioError, match="no_such_tool is not installed"):
-        dev.run_all([("no_such_tool", [])])
-
-
-def test_dev_test_passes_arguments_on(capfd):
-    assert run(["dev", "test", "--version"]) == 0
-    assert "pytest" in capfd.readouterr().out
 
 
 def test_heavy_imports_in_commands_are_found_by_lint(tmp_path):

@@ -1,16 +1,17 @@
 """The wheel: built, installed away from the checkout over the packages already here, and used."""
 
-import os
 import re
 import subprocess
 import sys
-import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from recipes import release
+from recipes.release import installed_alone
 from tiny_audio import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -22,32 +23,28 @@ def project() -> dict:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return next(folder.glob("*.whl"))
+def built(tmp_path_factory) -> Path:
+    """A folder with the sdist, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built) -> Path:
+    return next(built.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Path:
-    """A fresh environment with the wheel in it, which borrows the packages of this one; its `bin` folder."""
-    folder = tmp_path_factory.mktemp("elsewhere") / "env"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    borrow = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(subprocess.run([python, "-c", borrow], capture_output=True, text=True, check=True).stdout.strip())
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*install, "--ignore-installed", str(wheel)], check=True)
-    return folder / "bin"
+    """The `bin` folder of an environment with the wheel in it."""
+    return installed_alone(wheel, tmp_path_factory.mktemp("elsewhere"))
 
 
-def call(installed: Path, *command: str, cwd: Path) -> subprocess.CompletedProcess:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = (str(installed / command[0]), *command[1:])
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+def call(installed: Path, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return release.call(installed / command[0], *command[1:], cwd=cwd)
 
 
 def test_the_version_is_written_twice_and_equal():
@@ -85,6 +82,16 @@ def test_the_wheel_holds_the_package_the_configs_and_the_default(wheel):
     assert "tiny_audio/assets/dimensions/Qwen--Qwen3-0.6B.json" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0] for name in names} == {"tiny_audio", f"tiny_audio-{__version__}.dist-info"}
+
+
+def test_the_sdist_holds_all_that_is_tracked_so_that_its_tests_run(built):
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout
+    tracked = {name for name in listed.splitlines() if (REPOSITORY / name).is_file()}
+    assert tracked <= names
+    assert {"pyproject.toml", "tests/conftest.py", "docs/architecture.md", ".ci/run", "CITATION.cff"} <= names
+    assert not {name for name in names if name.startswith((".git/", ".venv", "dist/", "build/", "outputs/"))}
 
 
 def test_the_installed_package_is_not_the_checkout(installed, tmp_path):

@@ -113,8 +113,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=Path("build/nano"))
     parser.add_argument("--output", type=Path, default=embedded("quickstart"), help="folder for the Parquet files")
+    for split, count in COUNTS.items():
+        parser.add_argument(f"--{split}", type=int, default=count, help="utterances of this split")
     options = parser.parse_args()
-    write_corpus(options.output, COUNTS)
+    write_corpus(options.output, {split: getattr(options, split) for split in COUNTS})
     write_clips(options.output.parent / "clips", pq.read_table(options.output / "test.parquet").to_pylist())
     cache_train(options.work_dir, options.output / "train.parquet")
 

@@ -55,13 +55,13 @@ def word_error_rate(model: ASRModel, audio: list, texts: list[str]) -> float:
     return jiwer.wer([normalize(text) for text in texts], [normalize(text) for text in hypotheses])
 
 
-def report(folder: Path, speech: Path | None) -> dict[str, float]:
-    """WER of an exported checkpoint on the shipped corpus and on human digits (of speakers it knows; of one it does not)."""
+def report(folder: Path, corpus: Path, speech: Path | None) -> dict[str, float]:
+    """WER of an exported checkpoint on the corpus and on human digits (of speakers it knows; of one it does not)."""
     model = ASRModel.from_pretrained(folder)
     rates = {}
     for split in ("validation", "test"):
-        rows = pq.read_table(embedded("quickstart") / f"{split}.parquet").to_pylist()
-        rates[f"quickstart/{split}"] = word_error_rate(
+        rows = pq.read_table(corpus / f"{split}.parquet").to_pylist()
+        rates[f"{corpus.name}/{split}"] = word_error_rate(
             model, [r["audio"]["bytes"] for r in rows], [r["text"] for r in rows]
         )
     for split in ("validation", "test") if speech is not None else ():
@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=Options.work_dir)
     parser.add_argument("--text", type=Path, help="as in training: the tokenizer is made again from it")
     parser.add_argument("--output", type=Path, default=embedded("nano"))
+    parser.add_argument("--corpus", type=Path, default=embedded("quickstart"), help="folder of the corpus to score")
     parser.add_argument("--speech", type=Path, help="folder of human recordings to score")
     options = parser.parse_args()
     trainer = Trainer(Options(work_dir=options.work_dir, text=options.text))
@@ -82,7 +83,7 @@ def main() -> None:
     keep_better_weights(trainer)
     export(trainer.averaged, options.output)
     print(f"step {trainer.step}, {trainer.elapsed / 60:.0f} minutes")
-    for name, rate in report(options.output, options.speech).items():
+    for name, rate in report(options.output, options.corpus, options.speech).items():
         print(f"{name}: WER {rate:.4f}")
 
 
