@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LISTED = "files"  # folder of the site with a page for each file outside docs/ that a document links to
 FENCE = re.compile(r"\s*(```+|~~~+)")
 ITEM = re.compile(r"(\s*)([-*+]|\d+[.)])(\s+)\S")
+BLOCK = re.compile(r"\s*(#{1,6} |>|\||</?(details|summary|div|figure|figcaption|p|table|img)\b)")
 LINK = re.compile(r"(\]\()([^)\s#]*)(#[^)\s]*)?")
 COMMENT = re.compile(r"\s*<!--.*-->\s*")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json", ".sh": "bash"}
@@ -120,44 +121,45 @@ def after(line: str, fence: str) -> tuple[str, bool]:
 def as_python_markdown(markdown: str) -> str:
     """GitHub's Markdown as Python-Markdown wants it.
 
-    What belongs to an item of a list is indented by four spaces a level; a list and a table have an empty line before
-    them; the content of <details> is read as Markdown; comments, which mark blocks for the tests, are left out.
+    What belongs to an item of a list is indented by four spaces a level; blocks have an empty line between them, but for
+    the items of a list without any; <details> holds Markdown; comments, which mark blocks for the tests, are left out.
     """
-    lines: list[str] = []
+    lines: list[str] = [""]
     items: list[int] = []  # where the text of each open item begins, outermost first
-    fence, blank, shift = "", True, 0
+    fence, shift, closed, tight = "", 0, False, False
     for line in markdown.splitlines():
-        was_open = fence
-        fence, inside = after(line, fence)
-        indent = len(line) - len(line.lstrip())
-        if not line.strip():
-            lines.append("")
-            blank = True
+        within, (fence, inside) = bool(fence), after(line, fence)
+        if not within and COMMENT.fullmatch(line):
             continue
-        if not was_open:
-            if not inside and COMMENT.fullmatch(line):
-                continue
+        if not within and line.strip():
             item = None if inside else ITEM.match(line)
-            if blank or item or inside:  # otherwise it may be the lazy next line of a paragraph
-                while items and indent < items[-1]:
-                    items.pop()
+            begins = bool(item or inside or closed or BLOCK.match(line))
+            if begins or not lines[-1]:  # any other line may go on with a paragraph, wherever it begins
+                close(items, len(line) - len(line.lstrip()))
             shift = 4 * len(items) - (items[-1] if items else 0)
-            starts = item or (not inside and line.lstrip().startswith("|"))
-            if starts and not blank and not same_block(lines[-1], line):
+            if begins and lines[-1] and not (item and tight) and not in_table(lines[-1], line):
                 lines.append("")
+            tight = bool(lines[-1] and tight or item and not items)
             if item:
                 items.append(len(item[1]) + len(item[2]) + min(len(item[3]), 4))
-        lines.append(readable(" " * max(0, indent + shift) + line.lstrip()))
-        blank = False
-    return "\n".join(lines) + "\n"
+        closed = within and not fence
+        lines.append(indented(line, shift))
+    return "\n".join(lines[1:]) + "\n"
 
 
-def same_block(before: str, line: str) -> bool:
-    """Whether a list or a table goes on, rather than begins, with this line."""
-    if line.lstrip().startswith("|"):
-        return before.lstrip().startswith("|")
-    return bool(ITEM.match(before)) or before.startswith("    ")
+def close(items: list[int], indent: int) -> None:
+    """Ends the items that a line indented so does not belong to."""
+    while items and indent < items[-1]:
+        items.pop()
 
 
-def readable(line: str) -> str:
-    return line.replace("<details>", '<details markdown="1">').replace("<summary>", '<summary markdown="span">')
+def in_table(before: str, line: str) -> bool:
+    return before.lstrip().startswith("|") and line.lstrip().startswith("|")
+
+
+def indented(line: str, shift: int) -> str:
+    if not line.strip():
+        return ""
+    for tag, value in (("details", "1"), ("summary", "span")):
+        line = line.replace(f"<{tag}>", f'<{tag} markdown="{value}">')
+    return " " * max(0, len(line) - len(line.lstrip()) + shift) + line.lstrip()
