@@ -1,35 +1,34 @@
-"""What a field of a class means, for the API reference: its sentence in the code, or else the comment behind it."""
+"""The fields of a class, listed in the API reference: each with its sentence in the code, or else the comment behind it."""
 
 from __future__ import annotations
 
 import ast
 from typing import Any
 
-from griffe import Attribute, Docstring, Extension
+from griffe import Class, Docstring, Extension
 
 
 class FieldDocs(Extension):
-    """A Griffe extension: gives the annotated fields of classes docstrings."""
+    """A Griffe extension: adds a section `Attributes` to the docstring of a class whose fields say what they are."""
 
-    def on_attribute_instance(self, *, node: Any, attr: Attribute, **others: Any) -> None:
-        if (
-            attr.docstring is None
-            and attr.parent is not None
-            and attr.parent.is_class
-            and isinstance(node, ast.AnnAssign)
-        ):
-            if told := sentence(node) or comment(attr):
-                attr.docstring = Docstring(told, lineno=node.lineno, endlineno=node.end_lineno, parent=attr)
-            if attr.value is not None and isinstance(node.value, ast.Call) and node.value.args:
-                attr.value = ast.unparse(node.value.args[0])
+    def on_class_members(self, *, node: Any, cls: Class, **others: Any) -> None:
+        fields = [entry for entry in getattr(node, "body", []) if isinstance(entry, ast.AnnAssign)]
+        told = [
+            f"    {field.target.id}: {words}" for field in fields if (words := sentence(field) or comment(cls, field))
+        ]
+        for field in fields:
+            if sentence(field):  # the default alone, without its sentence
+                cls.members[field.target.id].value = ast.unparse(field.value.args[0])
+        if told:
+            own = cls.docstring.value if cls.docstring else ""
+            cls.docstring = Docstring("\n".join([own, "", "Attributes:", *told]), parent=cls, lineno=cls.lineno)
 
 
-def sentence(node: ast.AnnAssign) -> str | None:
-    """Of `field: int = _option(4, "Its sentence.")`."""
-    last = node.value.args[-1] if isinstance(node.value, ast.Call) and node.value.args else None
+def sentence(field: ast.AnnAssign) -> str | None:
+    """Of `stride: int = _option(4, "Its sentence.")`."""
+    last = field.value.args[-1] if isinstance(field.value, ast.Call) and field.value.args else None
     return last.value if isinstance(last, ast.Constant) and isinstance(last.value, str) else None
 
 
-def comment(attr: Attribute) -> str:
-    last = attr.parent.module.lines_collection[attr.filepath][attr.endlineno - 1]
-    return last.partition("  # ")[2].strip()
+def comment(cls: Class, field: ast.AnnAssign) -> str:
+    return cls.lines_collection[cls.filepath][field.end_lineno - 1].partition("  # ")[2].strip()
