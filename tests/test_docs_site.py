@@ -242,12 +242,18 @@ def test_the_reference_has_every_command_and_option():
 # ---- the command
 
 
-def test_the_command_builds_strictly_here_only(monkeypatch):
-    steps = []
-    monkeypatch.setattr(dev, "run_all", steps.extend)
-    assert run(["dev", "docs", "--reference", "--serve"]) == 0
-    assert [arguments[1:4] for _, arguments in steps] == [["recipes.reference"], ["mkdocs", "serve", "--strict"]]
-    assert "127.0.0.1:8000" in steps[1][1]
+@pytest.mark.parametrize("exit_code", [0, 1])
+def test_the_command_writes_the_reference_then_serves_here_only(monkeypatch, exit_code):
+    calls = []
+
+    def called(command, cwd, **options):
+        calls.append(command[2:])
+        return subprocess.CompletedProcess(command, exit_code)
+
+    monkeypatch.setattr(dev.subprocess, "run", called)
+    assert run(["dev", "docs", "--reference", "--serve"]) == exit_code
+    served = ["mkdocs", "serve", "--livereload", "--dev-addr", "127.0.0.1:8000", "--strict"]
+    assert calls == [["recipes.reference"], served][: 1 if exit_code else 2]
 
 
 def test_a_missing_extra_is_one_line(monkeypatch, capsys):

@@ -24,10 +24,6 @@ IMPORTS = (
     "importlinter",
     ["-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_logo=True))"],
 )
-SITE = ("mkdocs", ["-m", "mkdocs", "build", "--strict"])
-SERVED_SITE = ("mkdocs", ["-m", "mkdocs", "serve", "--strict", "--livereload", "--dev-addr", "127.0.0.1:8000"])
-SITE_PACKAGES = ("mkdocs", "material", "mkdocstrings_handlers")
-REFERENCE = ("typer", ["-m", "recipes.reference"])
 TESTS = ("pytest", ["-m", "pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"])
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -76,21 +72,29 @@ def check() -> None:
     run_all([LINT, FORMATTED, TYPES, IMPORTS, TESTS])
 
 
+SITE_PACKAGES = ("mkdocs", "material", "mkdocstrings_handlers")
+SITE_ADDRESS = "127.0.0.1:8000"
+
+
 @app.command()
 def docs(
     serve: Annotated[
-        bool, typer.Option("--serve", help="Show the site on 127.0.0.1:8000, and again when a page changes.")
+        bool, typer.Option("--serve", help=f"Show the site at http://{SITE_ADDRESS}, anew when a page changes.")
     ] = False,
     reference: Annotated[
-        bool, typer.Option("--reference", help="Write the pages that follow from the code first.")
+        bool, typer.Option("--reference", help="First write the pages that follow from the code: docs/reference.")
     ] = False,
 ) -> None:
-    """Build the site of the documentation into site/ (MkDocs); a link that leads nowhere is an error."""
+    """Build the site of the documentation into site/; a link that leads nowhere is an error."""
     for package in SITE_PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise TinyAudioError(f"{package} is not installed: run `pip install -e '.[docs]'` in the checkout.")
-    os.environ["NO_MKDOCS_2_WARNING"] = "1"
-    run_all([*([REFERENCE] if reference else []), SERVED_SITE if serve else SITE])
+    what = ["serve", "--livereload", "--dev-addr", SITE_ADDRESS] if serve else ["build"]
+    steps = [["recipes.reference"]] if reference else []
+    for step in [*steps, ["mkdocs", *what, "--strict"]]:
+        quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+        if code := subprocess.run([sys.executable, "-m", *step], cwd=CHECKOUT, env=quiet, check=False).returncode:
+            raise typer.Exit(code)
 
 
 class Benchmark(StrEnum):
