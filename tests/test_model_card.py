@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tiny_audio import ASRModel
 from tiny_audio.assets import embedded
 from tiny_audio.errors import TinyAudioError
-from tiny_audio.evaluation.card import push_results
+from tiny_audio.evaluation.card import _write_folder, push_results
 from tiny_audio.evaluation.results import Metrics
 from tiny_audio.evaluation.run import evaluate
 from tiny_audio.evaluation.settings import EvalSettings
@@ -356,6 +356,13 @@ def test_a_card_of_push_results_is_bare(best, home, tmp_path):
     push_results(EvalSettings(model=str(copy), dataset="quickstart"), [Metrics.read(home / "outputs/eval/two")])
     card = card_text(copy, REPOSITORY, (copy / "README.md").read_text())
     assert "## Usage" in card and len(metadata(card)["model-index"][0]["results"]) == 1
+
+
+def test_push_results_into_a_card_that_is_no_text_is_one_line(home, tmp_path):
+    (tmp_path / "README.md").write_bytes(b"# caf\xe9\n")
+    with pytest.raises(TinyAudioError, match=r"README\.md is no UTF-8 text \(byte 5\)"):
+        _write_folder(tmp_path, [Metrics.read(home / "outputs/eval/two")])
+    assert (tmp_path / "README.md").read_bytes() == b"# caf\xe9\n"
 
 
 @pytest.mark.parametrize(

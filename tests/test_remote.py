@@ -21,10 +21,11 @@ from tiny_audio.remote.follow import follow
 from tiny_audio.remote.jobs import Job, find_job, look_at_jobs, start
 from tiny_audio.remote.runner import started_at
 from tiny_audio.remote.targets import Target, add_remote, read_remotes
+from tiny_audio.remote.work import TA, is_training
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOKEN = "hf_never_to_be_seen_0123456789"
-STEPS = 16
+STEPS = 30
 SHORT = (
     "data.max_train_samples=100", "data.max_eval_samples=3", "training.batch_seconds=8", "training.warmup_steps=5",
     "training.logging_steps=1", "training.save_steps=8", f"training.eval_steps={STEPS}", f"training.max_steps={STEPS}",
@@ -330,6 +331,30 @@ def cmdline(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def test_a_name_is_forgotten(ta):
+    ta("remote", "remove", "pod")
+    assert read_remotes() == {}
+    assert "No machine has the name pod (known: none)" in ta("remote", "remove", "pod", code=1)
+
+
+def test_wrong_options_of_eval_are_said_before_anything_is_sent(ta, server):
+    said = ta("remote", "eval", "-d", "quickstart", "--batch-sise", "4", code=2)
+    assert "--batch-sise" in said and "Sent" not in said
+
+
+def test_a_job_that_never_began_is_not_gone_on_with(ta, server):
+    file = job_file(server, "cut-off-training", "job.json")
+    file.parent.mkdir(parents=True)
+    content = {"name": "cut-off-training", "command": [*TA, "train"], "created": "9999", "output": "outputs/none"}
+    file.write_text(json.dumps(content))
+    os.utime(file, (0, 0))
+    assert "cut-off-training: never-started" in ta("remote", "status", "cut-off-training")
+    with connect(server.target()) as connection:
+        trained = [seen for seen in look_at_jobs(connection)[0] if is_training(seen)]
+    assert "cut-off-training" not in [seen.name for seen in trained]
+    shutil.rmtree(file.parent)
 
 
 def test_named_machines_keep_what_was_said_of_them(tmp_path, monkeypatch):

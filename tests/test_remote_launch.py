@@ -199,6 +199,8 @@ def test_the_command_writes_the_file_and_says_how_to_start_it(tmp_path, monkeypa
     assert capsys.readouterr().out == "sky jobs launch 'a b.yaml' --secret HF_TOKEN\n"
     with pytest.raises(typer.TyperException, match="no-such-option"):
         call("--name", "other", "--", "--no-such-option")
+    with pytest.raises(TinyAudioError, match="training.max_stepz"):
+        call("--name", "other", "--", "training.max_stepz=5")
     assert not Path("other.sbatch").exists()
 
 

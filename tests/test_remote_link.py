@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from tiny_audio.remote.jobs import Job, holding, job_folder, start
 from tiny_audio.remote.machine import Project, choose_python, examine, keeps_torch, look
 from tiny_audio.remote.openssh import jump, rsync_quote
 from tiny_audio.remote.pull import pull
+from tiny_audio.remote.setup import setup
+from tiny_audio.remote.sync import describe as describe_sync
 from tiny_audio.remote.sync import listing, sync
 from tiny_audio.remote.targets import Target, find_target
 
@@ -431,7 +434,7 @@ def test_five_thousand_files_unchanged_take_two_seconds(server, tmp_path):
     with connect(target) as connection:
         sync(connection, listing(folder))
     seconds = []
-    for _ in range(3):
+    while min(seconds, default=9.0) >= 2.0 and len(seconds) < 10:  # other tests run beside
         began = time.monotonic()
         with connect(target) as connection:
             assert sync(connection, listing(folder)).files == 0
@@ -540,6 +543,29 @@ def own_mounts() -> list[str]:
     return next(way for way in ways if subprocess.run([*way, *mount], check=False, capture_output=True).returncode == 0)
 
 
+def test_an_interrupted_rsync_has_time_to_put_half_a_file_aside(tmp_path):
+    slow = "trap 'sleep 2; touch aside; exit 20' TERM INT; touch begun; while :; do sleep 0.1; done"
+    code = "import sys; from tiny_audio.remote.rsync import _run; _run(['bash', '-c', sys.argv[1]], b'')"
+    process = subprocess.Popen([sys.executable, "-c", code, slow], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    until((tmp_path / "begun").is_file, "the transfer")
+    process.send_signal(signal.SIGINT)  # to it alone: a terminal would send it to both
+    process.wait(30)
+    assert (tmp_path / "aside").is_file()
+
+
+def test_repositories_inside_are_told(connection, repository):
+    make_repository(repository / "vendored", {"c.txt": b"c"})
+    inner = make_repository(repository.parent / "inner", {"d.txt": b"d"})
+    commit = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", inner, "commit", "-qm", "d"]
+    subprocess.run(commit, check=True)
+    add = ["git", "-c", "protocol.file.allow=always", "-C", repository, "submodule", "--quiet", "add", inner, "sub"]
+    subprocess.run(add, check=True)
+    listed = listing(repository)
+    assert listed.repositories == ("sub", "vendored") and not [name for name in listed.files if name.endswith("d.txt")]
+    said = describe_sync(sync(connection, listed), listed, dry_run=False)
+    assert "left out repositories inside this one: sub, vendored" in said
+
+
 def test_a_full_disk_is_one_line(tmp_path, repository):
     server = Server(tmp_path / "full")
     server.make()
@@ -611,7 +637,23 @@ def test_an_interrupt_while_the_link_is_down_stays_one(tmp_path):
             raise KeyboardInterrupt
 
 
-def test_a_python_that_is_too_old(server, connection, repository):
+def test_a_real_python_that_is_too_old(bare, repository):
+    """PyPy of Debian, as Python 3.9: one line of `check` and `setup`; jobs run with it all the same."""
+    pypy = shutil.which("pypy3")
+    assert pypy is not None, "apt-get install pypy3"
+    (repository / "pyproject.toml").write_text('[project]\nname = "x"\nrequires-python = ">=3.11"\n')
+    (bare.bin / "python3").unlink(missing_ok=True)
+    (bare.bin / "python3").symlink_to(pypy)
+    with connect(bare.target()) as connection:
+        (failed,) = [found for found in examine(connection, repository) if found.what.startswith("Python")]
+        assert failed.state == "failure" and "python3 is 3.9" in failed.what and "expected >=3.11" in failed.todo
+        with pytest.raises(TinyAudioError, match=r"^Python: python3 is 3\.9.*expected >=3\.11: install one"):
+            setup(connection, repository)
+        start(connection, Job("old-python", ["sh", "-c", "echo done > old"]), {})
+        until((bare.home / "tiny-audio/old").is_file, "the job")
+
+
+def test_a_python_that_is_older_than_asked_for(server, connection, repository):
     (repository / "pyproject.toml").write_text('[project]\nname = "x"\nrequires-python = ">=3.99"\n')
     with pytest.raises(TinyAudioError, match=r"Python: python3 is 3\.\d+.*expected >=3.99: install one"):
         choose_python(look(connection), Project(repository))

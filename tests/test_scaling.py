@@ -12,15 +12,18 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from training_helpers import BASE, log_of, weights_of
 
 from tiny_audio.cli.main import run
 from tiny_audio.data.batching import SecondsBatchSampler
 from tiny_audio.data.steps import alike_steps
+from tiny_audio.errors import TinyAudioError
 from tiny_audio.training import train
 from tiny_audio.training.augment import BatchNumbers
 from tiny_audio.training.checkpoints import checkpoints
 from tiny_audio.training.feed import RunBatches
+from tiny_audio.training.launch import Launch, _ended
 from tiny_audio.training.record import Record
 from tiny_audio.training.run import settings_to_resume
 
@@ -126,6 +129,18 @@ def test_two_processes_are_as_one_whatever_ends_them(alone, start, tmp_path):
     assert [session.processes for session in sessions] == [2, 2, 1] and sessions[-1].steps == [step, STEPS]
     assert sessions[1].steps[0] == 5 * done
     assert sessions[0].steps[1] in (5 * done - 5, 5 * done)  # the kill may come between a checkpoint and its record
+
+
+def test_an_abort_that_follows_a_kill_is_not_taken_for_the_cause(tmp_path):
+    """gloo aborts a process whose peer has gone; both are then found dead in one look, in the order of their ranks."""
+    failures = {
+        rank: ProcessFailure(local_rank=rank, pid=rank, exitcode=-code, error_file="")
+        for rank, code in enumerate((signal.SIGABRT, signal.SIGKILL))
+    }
+    with pytest.raises(TinyAudioError, match="^Process 1 of 2 was killed by SIGKILL"):
+        _ended(failures, tmp_path, Launch(2), "runs/mine")
+    with pytest.raises(TinyAudioError, match="^Process 0 of 2 was killed by SIGABRT"):
+        _ended({0: failures[0]}, tmp_path, Launch(2), "runs/mine")
 
 
 def test_accelerate_launches_the_same_and_one_that_is_told_to_end_ends_all(alone, start, tmp_path):

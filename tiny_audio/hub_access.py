@@ -64,12 +64,19 @@ def content_of(repository: str, name: str, revision: str | None, kind: str = "mo
     from huggingface_hub import hf_hub_download
 
     content = Path(hf_hub_download(repository, name, revision=revision, repo_type=kind)).read_bytes()
+    return as_text(content, f"{name} of {repository}")
+
+
+def as_text(content: bytes, what: str) -> str:
+    """A file's text, its line ends as they are.
+
+    Raises:
+        TinyAudioError: it is not UTF-8.
+    """
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise TinyAudioError(
-            f"{name} of {repository} is no UTF-8 text (byte {error.start}); write it as UTF-8 there first."
-        ) from error
+        raise TinyAudioError(f"{what} is no UTF-8 text (byte {error.start}); write it as UTF-8 there first.") from error
 
 
 @contextmanager

@@ -46,6 +46,16 @@ def add(
 
 
 @app.command()
+def remove(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Forget a machine's name; the machine stays as it is."""
+    from tiny_audio.console import say
+    from tiny_audio.remote.targets import remotes_file, remove_remote
+
+    remove_remote(name)
+    say(f"{name} is no longer in {remotes_file()}.")
+
+
+@app.command()
 @on_machine
 def check(connection: "Connection") -> None:
     """What the machine has, and lacks: a line each."""
@@ -133,8 +143,10 @@ def evaluate(wishes: "Wishes", connection: "Connection", context: typer.Context)
 
     All other options are those of `ta eval`.
     """
+    from tiny_audio.cli.main import load_command
     from tiny_audio.remote.work import evaluate
 
+    load_command("eval").make_context("eval", [*context.args])  # wrong usage is said before anything is sent
     return evaluate(connection, context.args, wishes)
 
 

@@ -28,7 +28,7 @@ def launch(
 
     ta remote launch --format slurm --nodes 2 --gpus 8 -- --experiment transcription -d my_data
     """
-    from tiny_audio.cli.main import load_command
+    from tiny_audio.cli.remote_options import settings_of
     from tiny_audio.console import out
     from tiny_audio.errors import TinyAudioError
     from tiny_audio.remote.launch import LaunchFile, sky, slurm
@@ -36,7 +36,7 @@ def launch(
     given = arguments or []
     job = LaunchFile(given, name, nodes, gpus, gpu, hours, spot, output_dir, env or (), bucket, partition)
     text = {"sky": sky, "slurm": slurm}[form](job)
-    load_command("train").make_context("train", [*given])  # wrong usage is said now, not when the job begins
+    settings_of(given)  # what is wrong with them is said now, not when the job begins
     file = output or Path(f"{name}.{'yaml' if form == 'sky' else 'sbatch'}")
     if file.exists():
         raise TinyAudioError(f"{file} is there already; name another file with --output, or remove it.")

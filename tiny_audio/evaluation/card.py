@@ -11,7 +11,7 @@ from tiny_audio.evaluation.leaderboard import eval_result, eval_results_name
 from tiny_audio.evaluation.providers import source_of
 from tiny_audio.evaluation.results import Metrics, write_atomically
 from tiny_audio.evaluation.settings import EvalSettings
-from tiny_audio.hub_access import content_of, hub_errors
+from tiny_audio.hub_access import as_text, content_of, hub_errors
 from tiny_audio.model_source import SHIPPED, ModelSource, public_name
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _entry(metrics: Metrics) -> dict[str, Any]:
 
 def _write_folder(folder: Path, evaluations: Sequence[Metrics]) -> None:
     card = folder / CARD
-    content = card.read_text(encoding="utf-8") if card.exists() else None
+    content = as_text(card.read_bytes(), str(card)) if card.exists() else None
     write_atomically(card, updated_card(content, folder.name, evaluations))
     for name, text in _eval_results(evaluations).items():
         (folder / name).parent.mkdir(exist_ok=True)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tiny_audio.errors import TinyAudioError
@@ -14,6 +15,7 @@ from .openssh import UNCLEAN_SHELL, last_line, rsync_shell
 # never -o and -g: who owns a file here means nothing there; -s (secluded arguments) keeps paths from the shell there
 ALWAYS = ("-rlpts", "--compress", "--stats", "--no-human-readable", "--timeout=60")
 FILE_ERROR = 11  # it could not write, and what it said of that may be lost
+CLEAN_UP_SECONDS = 10
 VANISHED = 24  # files that were there when it listed them
 LINK_ERRORS = (10, 12, 20, 30, 35, 255)
 FULL = r"No space left|[Qq]uota exceeded"
@@ -59,25 +61,42 @@ def remote(connection: Connection, path: str) -> str:
 
 
 def _once(connection: Connection, command: list[str], stdin: bytes) -> Transfer:
+    code, said, complaint = _run(command, stdin)
+    if code in (0, VANISHED):
+        return transfer(said)
+    for pattern, meaning in MEANINGS.items():
+        if re.search(pattern, complaint):
+            raise TinyAudioError(f"rsync with {connection.target} failed: {meaning}.")
+    if code == FILE_ERROR and not complaint.strip():
+        raise TinyAudioError(f"rsync with {connection.target} failed: {MEANINGS[FULL]}.")
+    if code in LINK_ERRORS:
+        raise Dropped(f"The link to {connection.target} dropped while rsync used it.")
+    raise TinyAudioError(f"rsync with {connection.target} failed: {last_line(first_part(complaint))}")
+
+
+def _run(command: list[str], stdin: bytes) -> tuple[int, str, str]:
+    """Its exit code, output and complaints; on Ctrl-C it gets the time to put half a file aside."""
     try:
-        result = subprocess.run(
-            command, input=stdin, capture_output=True, env={**os.environ, "LC_ALL": "C"}, check=False
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C"},
         )
     except FileNotFoundError as error:
         raise TinyAudioError(
             "rsync is not installed here; install it (apt-get install rsync, brew install rsync)."
         ) from error
-    said, complaint = result.stdout.decode("utf-8", "replace"), result.stderr.decode("utf-8", "replace")
-    if result.returncode in (0, VANISHED):
-        return transfer(said)
-    for pattern, meaning in MEANINGS.items():
-        if re.search(pattern, complaint):
-            raise TinyAudioError(f"rsync with {connection.target} failed: {meaning}.")
-    if result.returncode == FILE_ERROR and not complaint.strip():
-        raise TinyAudioError(f"rsync with {connection.target} failed: {MEANINGS[FULL]}.")
-    if result.returncode in LINK_ERRORS:
-        raise Dropped(f"The link to {connection.target} dropped while rsync used it.")
-    raise TinyAudioError(f"rsync with {connection.target} failed: {last_line(first_part(complaint))}")
+    try:
+        said, complaint = process.communicate(stdin)
+    except BaseException:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(CLEAN_UP_SECONDS)
+        process.kill()
+        raise
+    return process.returncode, said.decode("utf-8", "replace"), complaint.decode("utf-8", "replace")
 
 
 def first_part(complaint: str) -> str:

@@ -498,7 +498,8 @@ def _pauses() -> Iterator[float]:
 def in_tmux(folder: Path) -> bool:
     """Starts the runner in a tmux session of the job's name, where its log is seen; False: there is no tmux."""
     again = [sys.executable, os.path.abspath(__file__), str(folder), "--here"]
-    arguments = ["tmux", "new-session", "-d", "-s", f"ta-{folder.name}", shlex.join(again)]
+    name = f"ta-{folder.name.replace('.', '_')}"  # tmux takes what follows a dot for a pane
+    arguments = ["tmux", "new-session", "-d", "-s", name, shlex.join(again)]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30)
         return True

@@ -32,6 +32,7 @@ class Listing:
     root: Path
     files: tuple[str, ...]
     left_out: tuple[str, ...]  # untracked datasets, checkpoints, secrets
+    repositories: tuple[str, ...] = ()  # inside this one: submodules too
 
 
 def listing(folder: Path) -> Listing:
@@ -47,7 +48,8 @@ def listing(folder: Path) -> Listing:
     left_out = [name for name in others if DATA.search(name)]
     wanted = {*tracked, *others} - {*mine, *left_out}
     there = sorted(name for name in wanted if is_file(root / name) and was_folder(root, name) is None)
-    return Listing(root, tuple(there), tuple(left_out))
+    inside = sorted(name.rstrip("/") for name in wanted if (root / name / ".git").exists())
+    return Listing(root, tuple(there), tuple(left_out), tuple(inside))
 
 
 def is_file(path: Path) -> bool:
@@ -142,6 +144,8 @@ def describe(done: Transfer, listed: Listing, dry_run: bool) -> str:
     verb = "Would send" if dry_run else "Sent"
     deleted = f", {'would delete' if dry_run else 'deleted'} {done.deleted}" if done.deleted else ""
     apart = f"; left out {len(listed.left_out)} untracked files of data" if listed.left_out else ""
+    if listed.repositories:
+        apart += f"; left out repositories inside this one: {', '.join(listed.repositories)}"
     return f"{verb} {done.files} of {len(listed.files)} files, {size(done.bytes)}{deleted}{apart}."
 
 

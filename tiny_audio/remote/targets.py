@@ -103,7 +103,23 @@ def read_remotes() -> dict[str, Target]:
 def add_remote(name: str, target: Target) -> None:
     """Keeps a target under a name; one of that name is replaced."""
     check(NAME, name, "a name for a remote", "letters, digits, '.', '_' and '-', 64 at most")
-    remotes = {**read_remotes(), name: target}
+    write_remotes({**read_remotes(), name: target})
+
+
+def remove_remote(name: str) -> None:
+    """Forgets a name; nothing changes on the machine.
+
+    Raises:
+        TinyAudioError: there is none of that name.
+    """
+    remotes = read_remotes()
+    if name not in remotes:
+        raise TinyAudioError(f"No machine has the name {name} (known: {', '.join(remotes) or 'none'}).")
+    write_remotes({known: target for known, target in remotes.items() if known != name})
+
+
+def write_remotes(remotes: Mapping[str, Target]) -> None:
+    """The file as a whole, or as it was."""
     file = remotes_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".unfinished")

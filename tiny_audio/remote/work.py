@@ -99,8 +99,8 @@ def train(connection: Connection, arguments: Sequence[str], wishes: Wishes, resu
 
 
 def is_training(seen: Seen) -> bool:
-    """Whether it is a job of `train`."""
-    return tuple(seen.job["command"][: len(TA) + 1]) == (*TA, "train")
+    """Whether it is a job of `train` that has begun."""
+    return seen.word != NEVER_STARTED and tuple(seen.job["command"][: len(TA) + 1]) == (*TA, "train")
 
 
 def has_results(seen: Seen) -> bool:

@@ -107,7 +107,8 @@ def _ended(failures: dict[int, ProcessFailure], logs: Path, wanted: Launch, resu
             return failed.exitcode
     how = "The processes have lost each other"
     if own:
-        rank = min(own, key=lambda rank: own[rank].timestamp)
+        # gloo's own threads abort where a peer has gone, and may be seen in the same second as what they follow
+        rank = min(own, key=lambda rank: (own[rank].exitcode == -signal.SIGABRT, own[rank].timestamp))
         how = f"Process {rank} of {wanted.nodes * wanted.processes} {_how(own[rank], logs)}"
     again = f"--num-processes {wanted.processes}{' …' if wanted.nodes > 1 else ''}"
     raise TinyAudioError(f"{how}, so all have ended; go on with: ta train {resume} {again}")
