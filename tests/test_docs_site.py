@@ -4,8 +4,10 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import cache
+import threading
+from functools import cache, partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -22,6 +24,7 @@ DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 DOCUMENTS = [*PAGES, *sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "recipes").rglob("*.md"))]
 WIDTHS = (1280, 390)  # pixels
+SEEN = ("index.html", "reference/cli.html", "reference/settings.html", "reference/api.html", "projectors.html")
 
 LINK = re.compile(
     r"\]\(<?([^)\s>]*)>?(?:\s+\"[^\"]*\")?\)|<(?:a|img)\s[^>]*(?:href|src)=\"([^\"]*)\"|^\[[^\]]+\]:\s+(\S+)"
@@ -88,34 +91,47 @@ def test_no_page_loads_anything_of_another_host(site):
     assert {name: urls for name, urls in found.items() if urls} == {}
 
 
-def test_pages_in_a_browser(site):
-    """They ask no other host, also by script, nothing is missing, and nothing but tables and code is wider than a phone."""
+@pytest.fixture
+def address(site):
+    """Where the site is served meanwhile."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *told):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_pages_in_a_browser(address):
+    """They ask no other host, also by script; nothing is missing; they fit a phone; the search finds an option."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no chromium")
     from playwright.sync_api import sync_playwright
 
-    requests, failed, wide = [], [], []
+    requests, missing, wide = [], [], []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
         page.on("request", lambda request: requests.append(request.url))
-        page.on("requestfailed", lambda request: failed.append(request.url))
-        for file in (
-            "index.html",
-            "reference/cli.html",
-            "reference/settings.html",
-            "reference/api.html",
-            "projectors.html",
-        ):
-            page.goto((site / file).as_uri())
+        page.on("requestfailed", lambda request: missing.append(request.url))
+        page.on("response", lambda response: missing.extend([response.url] if response.status >= 400 else []))
+        for file in SEEN:
+            page.goto(address + file)
             for width in WIDTHS:
                 page.set_viewport_size({"width": width, "height": 900})
                 if page.evaluate("document.documentElement.scrollWidth") > width:
                     wide.append((file, width))
+        page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        page.click(".md-search__input")
+        page.locator(".md-search__input").press_sequentially("label_smoothing")
+        page.wait_for_selector(".md-search-result__item a[href*=settings]")
         browser.close()
-    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
-    assert failed == [] and wide == []
+    assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
+    assert missing == [] and wide == []
 
 
 def test_what_github_shows_is_what_the_site_shows():
