@@ -70,7 +70,7 @@ def commands_page() -> str:
 
 OF_COMMANDS = (
     "Every command of `ta`, with its arguments and options. `ta COMMAND --help` prints the same. Exit codes: 0 done, "
-    "1 failed, 2 wrong usage, 130 interrupted."
+    "1 failed, 2 wrong usage, 130 interrupted.\n\n![A terminal: ta --help lists the commands](../images/terminal-help.svg)"
 )
 
 

@@ -42,7 +42,7 @@ TERMINALS = {  # in this order, in one folder; those without a picture make what
     "train": "ta train --experiment quickstart --output-dir runs/first",
     "eval": "ta eval -m runs/first/best -d quickstart",
     "": "ta eval -m nano -d quickstart",
-    "compare": "ta analysis compare nano runs/first/best",
+    "compare": "ta analysis compare nano runs/first/best -n 3",
 }
 
 

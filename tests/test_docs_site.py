@@ -25,6 +25,8 @@ PAGES = sorted(DOCS.rglob("*.md"))
 DOCUMENTS = [*PAGES, *sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "recipes").rglob("*.md"))]
 WIDTHS = (1280, 390)  # pixels
 SEEN = ("index.html", "reference/cli.html", "reference/settings.html", "reference/api.html", "projectors.html")
+# the theme's script puts each table of a document into a box that scrolls
+TABLES = "window.tables = () => document.querySelectorAll('article table:not([class])').length"
 
 LINK = re.compile(
     r"\]\(<?([^)\s>]*)>?(?:\s+\"[^\"]*\")?\)|<(?:a|img)\s[^>]*(?:href|src)=\"([^\"]*)\"|^\[[^\]]+\]:\s+(\S+)"
@@ -117,12 +119,14 @@ def test_pages_in_a_browser(address):
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
         page.on("request", lambda request: requests.append(request.url))
+        page.add_init_script(TABLES)
         page.on("requestfailed", lambda request: missing.append(request.url))
         page.on("response", lambda response: missing.extend([response.url] if response.status >= 400 else []))
         for file in SEEN:
             page.goto(address + file)
             for width in WIDTHS:
                 page.set_viewport_size({"width": width, "height": 900})
+                page.wait_for_function("document.querySelectorAll('.md-typeset__scrollwrap').length == tables()")
                 if page.evaluate("document.documentElement.scrollWidth") > width:
                     wide.append((file, width))
         page.set_viewport_size({"width": WIDTHS[0], "height": 900})
