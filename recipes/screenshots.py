@@ -1,7 +1,9 @@
-"""The pictures in docs/images: what `ta eval` prints, the page of `ta analysis report`, and that of `ta demo`.
+"""The pictures in docs/images: what commands print, the page of `ta analysis report`, and that of `ta demo`.
 
 python -m recipes.screenshots outputs/quickstart-…/best          # a checkpoint of `make quickstart`, shown beside nano
 python -m recipes.screenshots outputs/quickstart-…/best --demo   # the demo's alone
+python -m recipes.screenshots --terminal                         # terminal-*.svg alone: trains a quickstart of its own
+python -m recipes.screenshots --terminal help doctor             # some of them
 """
 
 from __future__ import annotations
@@ -32,13 +34,23 @@ DESK, PHONE = {"width": 1200, "height": 1400}, {"width": 375, "height": 1000}
 DEMO_DESK, DEMO_PHONE = {"width": 1100, "height": 860}, {"width": 390, "height": 844}
 DEMO_PORT = 7899
 SPOKEN = 35  # row of quickstart's test split: nine digits
+CLIP = "send-a-message-to-jack.ogg"
+TERMINALS = {  # in this order, in one folder; those without a picture make what the next one reads
+    "help": "ta --help",
+    "doctor": "ta doctor",
+    "transcribe": f"ta transcribe {CLIP} --timestamps word",
+    "train": "ta train --experiment quickstart --output-dir runs/first",
+    "eval": "ta eval -m runs/first/best -d quickstart",
+    "": "ta eval -m nano -d quickstart",
+    "compare": "ta analysis compare nano runs/first/best -n 3",
+}
 
 
-def printed(command: list[str]) -> str:
+def printed(command: list[str], cwd: Path | None = None) -> str:
     """What a command writes to a terminal; its messages stay on stderr."""
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (ROWS, COLUMNS))
-    process = subprocess.Popen(command, stdout=its)
+    process = subprocess.Popen(command, stdout=its, cwd=cwd, env=with_checkout())
     os.close(its)
     text = b""
     try:
@@ -52,12 +64,43 @@ def printed(command: list[str]) -> str:
     return text.decode().replace("\r\n", "\n")
 
 
+def printed_with_messages(command: list[str], cwd: Path) -> str:
+    """Results and messages in their order; the lines that stand for a moving bar are left out."""
+    variables = {**with_checkout(), "PYTHONUNBUFFERED": "1", "COLUMNS": str(COLUMNS)}
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd, env=variables, text=True, check=True
+    )
+    return "\n".join(line for line in done.stdout.splitlines() if not re.match(r"Training \d+/\d+ ", line))
+
+
+def with_checkout() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+
+
 def draw_terminal(command: str, text: str, file: Path) -> None:
     """The text as a terminal shows it, as SVG without fonts of the network."""
     console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115 - as long as the program
     console.print(Text.from_ansi(f"$ {command}\n{text.rstrip()}"))
     svg = console.export_svg(title=command)
     file.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL), encoding="utf-8")
+
+
+def draw_terminals(wanted: list[str]) -> None:
+    """Each command of TERMINALS that is wanted, or all, in a folder of its own; paths of this machine are shortened."""
+    folder = RUNS.resolve() / "terminal"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path("tiny_audio/assets/clips") / CLIP, folder)
+    if not wanted or "train" in wanted:
+        shutil.rmtree(folder / "runs", ignore_errors=True)
+    for name, command in TERMINALS.items():
+        if wanted and (name or "compare") not in wanted:
+            continue
+        arguments = [*TA, *command.split()[1:]]
+        text = (printed_with_messages if name == "train" else printed)(arguments, folder)
+        for path, short in ((sys.prefix, ".venv"), (str(folder), "~/tiny-audio"), (str(Path.home()), "~")):
+            text = text.replace(path, short)
+        if name:
+            draw_terminal(command, text, IMAGES / f"terminal-{name}.svg")
 
 
 def photograph(report: Path, file: Path, size: dict[str, int], scheme: str, heard: bool = False) -> None:
@@ -155,13 +198,19 @@ def draw_evaluations(checkpoint: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
+    parser.add_argument("checkpoint", nargs="?")
     parser.add_argument("--demo", action="store_true")
+    parser.add_argument("--terminal", nargs="*", metavar="NAME", choices=[name for name in TERMINALS if name])
     given = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
-    draw_demo(given.checkpoint)
-    if not given.demo:
-        draw_evaluations(given.checkpoint)
+    if given.terminal is not None:
+        draw_terminals(given.terminal)
+    elif given.checkpoint is None:
+        parser.error("a checkpoint is needed, or --terminal")
+    else:
+        draw_demo(given.checkpoint)
+        if not given.demo:
+            draw_evaluations(given.checkpoint)
     for file in sorted(IMAGES.iterdir()):
         print(f"{file}: {file.stat().st_size // 1000} kB")
 

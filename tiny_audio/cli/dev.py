@@ -84,6 +84,31 @@ def check() -> None:
     run_all(*CI)
 
 
+SITE_PACKAGES = ("mkdocs", "material", "mkdocstrings_handlers")
+SITE_ADDRESS = "127.0.0.1:8000"
+
+
+@app.command()
+def docs(
+    serve: Annotated[
+        bool, typer.Option("--serve", help=f"Show the site at http://{SITE_ADDRESS}, anew when a page changes.")
+    ] = False,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="First write the pages that follow from the code: docs/reference.")
+    ] = False,
+) -> None:
+    """Build the site of the documentation into site/; a link that leads nowhere is an error."""
+    for package in SITE_PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise TinyAudioError(f"{package} is not installed: run `pip install -e '.[docs]'` in the checkout.")
+    what = ["serve", "--livereload", "--dev-addr", SITE_ADDRESS] if serve else ["build"]
+    steps = [["recipes.reference"]] if reference else []
+    for step in [*steps, ["mkdocs", *what, "--strict"]]:
+        quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+        if code := subprocess.run([sys.executable, "-m", *step], cwd=CHECKOUT, env=quiet, check=False).returncode:
+            raise typer.Exit(code)
+
+
 class Benchmark(StrEnum):
     """The files of benchmarks/ that are commands."""
 

@@ -220,7 +220,7 @@ class ASRModel(PreTrainedModel):
 
         Args:
             input_ids, attention_mask, labels: (batch, tokens); labels -100 where there is no loss.
-            input_features (batch, mels, frames) or input_values (batch, samples), with audio_attention_mask.
+            input_features: (batch, mels, frames), or input_values, (batch, samples), with audio_attention_mask.
             frames: of the encoder, where they are known already; then no features are needed.
 
         With labels the loss is returned, and logits only where labels stand, so that no (tokens × vocabulary) tensor
