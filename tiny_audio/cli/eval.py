@@ -29,6 +29,10 @@ ProviderOption = Annotated[
         "elevenlabs (docs/providers.md). [chosen by the checkpoint]"
     ),
 ]
+ProviderFileOption = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="Your own: Python that puts its class into PROVIDERS."),
+]
 BaseUrlOption = Annotated[str | None, typer.Option(help="Root of a service's API. [the vendor's]")]
 KeyOption = Annotated[
     str | None, typer.Option(help="Of a service; others on this machine can read it in `ps`. [its variable]")
@@ -94,6 +98,7 @@ def evaluate(
     keep_audio: KeepAudioOption = False,
     provider: ProviderOption = None,
     providers: ProvidersOption = None,
+    provider_file: ProviderFileOption = None,
     base_url: BaseUrlOption = None,
     api_key: KeyOption = None,
     workers: WorkersOption = 4,

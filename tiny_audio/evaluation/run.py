@@ -16,7 +16,15 @@ from tiny_audio.evaluation.clips import LoadedClip, load_ahead, open_eval_set
 from tiny_audio.evaluation.decoding import Decoder
 from tiny_audio.evaluation.leaderboard import write_leaderboard_files
 from tiny_audio.evaluation.prices import cost_usd, priced
-from tiny_audio.evaluation.providers import PROVIDERS, Provider, choose_provider, model_of, open_provider, source_of
+from tiny_audio.evaluation.providers import (
+    PROVIDERS,
+    Provider,
+    choose_provider,
+    model_of,
+    open_provider,
+    own_code,
+    source_of,
+)
 from tiny_audio.evaluation.report import summary_text
 from tiny_audio.evaluation.results import EVALUATIONS, Metrics, ResultsFolder
 from tiny_audio.evaluation.scoring import error_rate
@@ -85,8 +93,9 @@ def _repriced(metrics: Metrics, settings: EvalSettings, folder: ResultsFolder) -
 
 def _identity(settings: EvalSettings) -> dict[str, Any]:
     """All that shapes the results: what makes two runs the same one."""
-    source = source_of(settings)
+    source, code = source_of(settings), own_code(settings)
     return {
+        **({} if code is None else {"provider_code": code}),
         "model": model_of(settings),
         "model_fingerprint": None if source is None else source.fingerprint(),
         "provider": choose_provider(settings),

@@ -31,6 +31,7 @@ class EvalSettings:
     seed: int = 0
     normalizer: str | None = None  # None: `basic` for the shipped corpora of digits, else `whisper-en`
     provider: str | None = None  # None: chosen from the checkpoint's config.json
+    provider_file: Path | None = None  # a user's own: Python that puts its class into PROVIDERS
     trust_remote_code: bool = False
     base_url: str | None = None  # of a service: its API's root; None: the vendor's
     api_key: str | None = field(default=None, repr=False)  # None: the service's environment variable

@@ -75,7 +75,7 @@ def write_as_it_is(checkpoint: Path, config: ASRConfig, folder: Path) -> None:
     processor.save_pretrained(folder)
     with torch.device("meta"):  # only their classes are asked for
         projector = build_projector(config)
-        encoder = adapter_for(config.audio_config)(config.audio_config)
+        encoder = adapter_for(config.audio_config, config.encoder_file)(config.audio_config)
     export_code(config, encoder, projector, folder)
     config.save_pretrained(folder)
 

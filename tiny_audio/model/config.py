@@ -9,6 +9,7 @@ from transformers import AutoConfig, PretrainedConfig
 logger = logging.getLogger(__name__)
 
 ENCODER_PADDINGS = ("masked", "window")
+OWN_FILES = ("encoder_file", "projector_file")
 GENERATION_KEYS = (
     "max_new_tokens", "num_beams", "do_sample", "min_new_tokens", "repetition_penalty", "length_penalty", "no_repeat_ngram_size",
 )  # fmt: skip
@@ -37,6 +38,7 @@ class ASRConfig(PretrainedConfig):
 
     projector_type: str = "mlp"
     projector_variant: str = "norm"  # of `mlp`; or "relu", "glm"
+    encoder_file: str | None = None  # a user's own encoder family: Python that puts its class into ENCODER_ADAPTERS
     projector_file: str | None = None  # a user's own projector: Python that puts its class into PROJECTOR_CLASSES
     projector_pool_stride: int = 4  # encoder frames stacked into one audio token
     projector_hidden_dim: int | None = 2048
@@ -95,11 +97,12 @@ class ASRConfig(PretrainedConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """As transformers' own; `projector_file` lies beside config.json."""
+        """As transformers' own; a user's own files lie beside config.json."""
         values, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if values.get("projector_file"):
-            folder = os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder", ""))
-            values["projector_file"] = os.path.join(folder, os.path.basename(values["projector_file"]))
+        folder = os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder", ""))
+        for key in OWN_FILES:
+            if values.get(key):
+                values[key] = os.path.join(folder, os.path.basename(values[key]))
         return values, rest
 
     @classmethod

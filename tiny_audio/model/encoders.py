@@ -118,25 +118,35 @@ def shortened(length, convolutions):
 ENCODER_ADAPTERS: dict[str, type[EncoderAdapter]] = {}  # by model_type
 
 
-def adapter_for(config: PretrainedConfig) -> type[EncoderAdapter]:
-    """The adapter class of an encoder, by its config's `model_type`, never by the repository's name."""
-    if not find_class(ENCODER_ADAPTERS, config.model_type, "encoders"):
-        known = ", ".join(sorted(ENCODER_ADAPTERS))
-        raise ValueError(f"No encoder adapter for model_type {config.model_type!r}; known: {known}.")
+def adapter_for(config: PretrainedConfig, own: str | None = None) -> type[EncoderAdapter]:
+    """The adapter class of an encoder, by its config's `model_type`, never by the repository's name.
+
+    It is shipped, or in `own`, a user's file (ValueError: neither has it).
+    """
+    if not find_class(ENCODER_ADAPTERS, config.model_type, "encoders", own):
+        raise ValueError(
+            f"No encoder adapter for model_type {config.model_type!r}; known: {', '.join(sorted(ENCODER_ADAPTERS))}. "
+            "Your own needs encoder_file, a local file like my_encoder.py (from the Hub: AutoModel and "
+            "trust_remote_code=True)."
+        )
     return ENCODER_ADAPTERS[config.model_type]
 
 
-def build_encoder(config: PretrainedConfig, padding: str, layer: int | str = -1) -> EncoderAdapter:
+def build_encoder(
+    config: PretrainedConfig, padding: str, layer: int | str = -1, own: str | None = None
+) -> EncoderAdapter:
     """An encoder of random weights from its config."""
-    adapter = adapter_for(config)
+    adapter = adapter_for(config, own)
     return adapter(config, _model_class(config)._from_config(adapter.encoder_config(config)), padding, layer)
 
 
-def load_encoder(path: str, padding: str, layer: int | str = -1, **load_kwargs) -> EncoderAdapter:
+def load_encoder(
+    path: str, padding: str, layer: int | str = -1, own: str | None = None, **load_kwargs
+) -> EncoderAdapter:
     """A pretrained encoder; of a larger checkpoint only the encoder's tensors are read. ValueError: some are missing."""
     where = {key: value for key, value in load_kwargs.items() if key not in ("dtype", "attn_implementation")}
     config = AutoConfig.from_pretrained(path, **where)
-    adapter, model_class = adapter_for(config), _model_class(config)
+    adapter, model_class = adapter_for(config, own), _model_class(config)
     attention = {"sdpa": model_class._supports_sdpa, "flash_attention_2": model_class._supports_flash_attn}
     if not attention.get(load_kwargs.get("attn_implementation", ""), True):
         del load_kwargs["attn_implementation"]  # the language model's wish, which this encoder cannot follow

@@ -64,7 +64,7 @@ def load_parts(config: ASRConfig, options: dict, checkpoint: str | None, subfold
     kept = {key: options[key] for key in ("dtype", "attn_implementation") if key in options}
     with explained(encoder_at[0], "an audio encoder"):
         kept |= hub_options(options) | {"subfolder": encoder_at[1]}
-        encoder = load_encoder(encoder_at[0], config.encoder_padding, config.encoder_layer, **kept)
+        encoder = load_encoder(encoder_at[0], config.encoder_padding, config.encoder_layer, config.encoder_file, **kept)
     config.audio_config, config.text_config = encoder.encoder.config, language_model.config
     return encoder, language_model, encoder_at, decoder_at
 
@@ -192,7 +192,8 @@ def export_code(config: ASRConfig, encoder: nn.Module, projector: nn.Module, fol
     for file in (file for home in CODE for file in home.glob("*.py")):
         if file.name != "__init__.py" and file.parent.resolve() != folder.resolve():
             export_file(file, folder)
-    export_plugin(encoder, "encoders.py", folder)
+    encoder_file = export_plugin(encoder, "encoders.py", folder)
     projector_file = export_plugin(projector, "projectors.py", folder)
-    config.projector_file = config.projector_file and projector_file  # shipped ones go by their type
+    config.encoder_file = config.encoder_file and encoder_file  # shipped ones go by their type
+    config.projector_file = config.projector_file and projector_file
     config.auto_map, config.custom_pipelines = AUTO_MAP, CUSTOM_PIPELINES

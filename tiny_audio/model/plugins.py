@@ -24,13 +24,20 @@ def find_class(registry: dict[str, type], name: str, shipped: str, own: str | No
 
 
 def run_plugin(file: Path) -> None:
-    """Run a file as a module of this package: the copy in a checkpoint imports its siblings. ValueError: a bad name."""
+    """Run a file as a module of this package: the copy in a checkpoint imports its siblings.
+
+    ValueError: a bad name, or what its code raised.
+    """
     name = f"{__package__}.{file.stem}"
     if file.suffix != ".py" or not file.stem.isidentifier() or any((home / file.name).exists() for home in CODE):
         raise ValueError(f"{file} cannot lie beside the model's own files; give it another name, like my_projector.py.")
     spec = importlib.util.spec_from_file_location(name, file)
     sys.modules[name] = module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    try:
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
+    except Exception as error:
+        del sys.modules[name]
+        raise ValueError(f"{file} cannot be run ({type(error).__name__}: {error}); TA_DEBUG=1 shows where.") from error
 
 
 def export_file(file: Path, folder: Path) -> None:

@@ -37,7 +37,8 @@ class ASRProcessor:
         self.audio_token_id: int = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
         config.audio_token_id = self.audio_token_id
         self._prompt_parts: dict[str, tuple[list[int], list[int]]] = {}  # by instruction
-        self.adapter = adapter_for(config.audio_config)(config.audio_config, padding=config.encoder_padding)
+        adapter = adapter_for(config.audio_config, config.encoder_file)
+        self.adapter = adapter(config.audio_config, padding=config.encoder_padding)
         with torch.device("meta"):  # only its arithmetic is asked for
             self._projector = build_projector(config)
 

@@ -219,7 +219,7 @@ def outline(settings: ModelSettings) -> ASRModel:
 def outline_of(config: ASRConfig) -> ASRModel:
     """The model of a config with its LoRA, on the meta device, with the parts to train unfrozen."""
     if config.audio_config is not None:
-        config.audio_config = adapter_for(config.audio_config).encoder_config(config.audio_config)
+        config.audio_config = adapter_for(config.audio_config, config.encoder_file).encoder_config(config.audio_config)
     with torch.device("meta"):
         model = ASRModel(config)
         add_lora(model)

@@ -41,6 +41,8 @@ def _fingerprint(model: ASRModel, training: TrainingSettings) -> str:
         "encoder": [model.config.encoder_padding, model.config.encoder_layer],
         "dtypes": [training.dtype, training.cache_dtype],
     }
+    if own := model.config.encoder_file:
+        described["code"] = Path(own).read_text("utf-8")
     digest = blake2b(json.dumps(described, sort_keys=True, default=str).encode(), digest_size=8)
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

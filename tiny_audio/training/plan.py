@@ -85,7 +85,9 @@ def _show_data(settings: Settings, model: ASRModel | None) -> Feed | None:
 
 
 def _feed(settings: Settings, model: ASRModel | None) -> ClipFeed | StreamFeed:
-    window = adapter_for(model.config.audio_config).max_samples if model is not None else None
+    window = (
+        adapter_for(model.config.audio_config, model.config.encoder_file).max_samples if model is not None else None
+    )
     if settings.data.streaming:
         return StreamFeed(settings, window, (0, settings.processes))
     return ClipFeed(training_corpora(settings), settings, window, (0, settings.processes))

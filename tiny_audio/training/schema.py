@@ -41,6 +41,9 @@ class ModelSettings:
         None, "Start from this checkpoint (folder, Hub id, or `nano`); all but dtype and freezing then comes from it."
     )
     self_contained: bool = _option(False, "Write encoder and language model into every checkpoint.")
+    encoder_file: str | None = _option(
+        None, "Your own encoder family: a Python file that puts its class into ENCODER_ADAPTERS."
+    )
     projector_type: str = _option("mlp", "Name of the projector class in PROJECTOR_CLASSES.")
     projector_variant: str = _option("norm", "Of `mlp`: norm, relu (ReLU, biases) or glm (GELU, biases).")
     projector_file: str | None = _option(

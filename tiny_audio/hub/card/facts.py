@@ -79,7 +79,7 @@ class Facts:
     @property
     def window_seconds(self) -> float | None:
         """The longest audio that the encoder takes at once; None: any."""
-        samples = adapter_for(self.config.audio_config).max_samples
+        samples = adapter_for(self.config.audio_config, self.config.encoder_file).max_samples
         return None if samples is None else samples / SAMPLING_RATE
 
 
