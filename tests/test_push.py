@@ -458,6 +458,17 @@ def test_a_model_that_does_not_load_elsewhere_is_not_pushed(server, nano, tmp_pa
         stage(ModelSource.of(str(tmp_path / "whisper")), tmp_path / "other", self_contained=False)
 
 
+@pytest.mark.parametrize("key", ["projector_file", "encoder_file"])
+def test_code_of_a_model_of_the_hub_is_not_run_here(server, key, nano, tmp_path):
+    """In a folder of the cache it would be, as a user's own file is."""
+    config = json.loads((nano / "config.json").read_text()) | {"projector_type": "theirs", key: "theirs.py"}
+    code = f"open({str(tmp_path / 'pwned')!r}, 'w')".encode()
+    server.add("them/model", {"config.json": json.dumps(config).encode(), "theirs.py": code})
+    with pytest.raises(TinyAudioError, match=r"^them/model comes with code of its own \(theirs.py\).*hf download"):
+        stage(ModelSource.of("them/model"), tmp_path / "staged", self_contained=False)
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_parts_that_are_not_in_the_cache_are_not_tried(tiny_checkpoint, tmp_path):
     stage(ModelSource.of(str(tiny_checkpoint)), tmp_path / "staged", self_contained=False)
     config = json.loads((tmp_path / "staged" / "config.json").read_text())

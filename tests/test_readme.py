@@ -12,7 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = REPOSITORY / "README.md"
 TREE = re.compile(r"(<!-- tree: [^\n]* -->\n).*?(<!-- end of tree -->)", re.DOTALL)
-FOLDERS = ("tiny_audio", "recipes", "benchmarks")
+FOLDERS = ("tiny_audio", "recipes", "benchmarks", "examples")
 
 
 def sentence(path: Path) -> str:

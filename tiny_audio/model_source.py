@@ -100,7 +100,22 @@ def folder_of(source: ModelSource) -> Path:
     if source.local:
         return Path(source.location)
     with hub_errors(f"{source.name} was not downloaded"):
-        return Path(snapshot_download(source.location, revision=source.revision))
+        folder = Path(snapshot_download(source.location, revision=source.revision))
+    _refuse_own_code(source, folder / "config.json")
+    return folder
+
+
+def _refuse_own_code(source: ModelSource, config: Path) -> None:
+    """TinyAudioError: as a folder here, a model of the Hub would run the projector or encoder that came with it."""
+    from tiny_audio.model.config import OWN_FILES
+
+    values = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+    for key in OWN_FILES:
+        if values.get(key):
+            raise TinyAudioError(
+                f"{source.name} comes with code of its own ({values[key]}), which would run here; read it, download the "
+                f"model (hf download {source.location} --local-dir FOLDER) and name that folder."
+            )
 
 
 def short_hash(value: Any) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tiny_audio.cli.options import DeviceOption, DtypeOption, quiet_bitsandbytes
+from tiny_audio.cli.options import DeviceOption, DtypeOption
 
 CheckpointArgument = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help="nano, a checkpoint's or a run's folder, or a Hub id.")
@@ -32,7 +32,6 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=T
 @app.callback()
 def debug() -> None:
     """Show why a model does not learn: gradients, weights, routing, LoRA; and the parameters of each experiment."""
-    quiet_bitsandbytes()
 
 
 @app.command()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tiny_audio.cli.options import ModelOption, quiet_bitsandbytes
+from tiny_audio.cli.options import ModelOption
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -55,7 +55,6 @@ def deploy(
     """Put the demo on the Hub as a Space, or a pushed model behind an Inference Endpoint."""
     from tiny_audio.errors import TinyAudioError
 
-    quiet_bitsandbytes()
     if (space is None) == (endpoint is None):
         raise TinyAudioError(
             "Name one thing to deploy: `ta deploy OWNER/SPACE`, or `ta deploy --endpoint NAME -m MODEL`."

@@ -5,15 +5,12 @@ from typing import Annotated
 
 import typer
 
-from tiny_audio.cli.options import quiet_bitsandbytes
-
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
 
 @app.callback()
 def export() -> None:
     """Write a checkpoint in another form."""
-    quiet_bitsandbytes()
 
 
 @app.command()

@@ -76,6 +76,9 @@ def ta(
     version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True, help="Version.")] = False,
 ) -> None:
     """Train, measure and use your own speech recogniser."""
+    import logging
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # imported, it tells of kernels that nobody asked for
 
 
 def is_for_the_user(error: BaseException) -> bool:

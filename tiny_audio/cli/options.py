@@ -1,6 +1,5 @@
-"""Options that several commands share, and the quiet that they want."""
+"""Options that several commands share."""
 
-import logging
 from typing import Annotated
 
 import typer
@@ -15,8 +14,3 @@ BeamsOption = Annotated[int | None, typer.Option(min=1, help="Beams of the searc
 NewTokensOption = Annotated[
     int | None, typer.Option(min=1, help="Longest text of a window of audio, in tokens. [the checkpoint's]")
 ]
-
-
-def quiet_bitsandbytes() -> None:
-    """When it is imported, it tells of kernels that nobody asked for."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -4,8 +4,6 @@ from typing import Annotated
 
 import typer
 
-from tiny_audio.cli.options import quiet_bitsandbytes
-
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
@@ -33,7 +31,6 @@ def push(
     from tiny_audio.hub.push import PushRequest
     from tiny_audio.hub.push import push as push_checkpoint
 
-    quiet_bitsandbytes()
     request = PushRequest(
         repository, checkpoint, branch, private, self_contained, create_pr, message, dry_run, card_only, yes
     )

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from tiny_audio.cli.options import quiet_bitsandbytes
-
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 DATA_HELP = "Data: a name from configs/data, or a folder, file or Hub id."
@@ -40,7 +38,6 @@ def train(
     """Train a recogniser: settings of an experiment, your data, and KEY=VALUE for everything else."""
     from tiny_audio.training.config import compose
 
-    quiet_bitsandbytes()
     several = check_launch(num_processes, num_nodes)
     if resume is not None and experiment is None:
         from tiny_audio.training.run import settings_to_resume

@@ -123,21 +123,14 @@ def adapter_for(config: PretrainedConfig, own: str | None = None) -> type[Encode
 
     It is shipped, or in `own`, a user's file (ValueError: neither has it).
     """
-    if not find_class(ENCODER_ADAPTERS, config.model_type, "encoders", own):
-        raise ValueError(
-            f"No encoder adapter for model_type {config.model_type!r}; known: {', '.join(sorted(ENCODER_ADAPTERS))}. "
-            "Your own needs encoder_file, a local file like my_encoder.py (from the Hub: AutoModel and "
-            "trust_remote_code=True)."
-        )
-    return ENCODER_ADAPTERS[config.model_type]
+    return find_class(ENCODER_ADAPTERS, config.model_type, "encoders", own, "No encoder adapter for model_type")
 
 
-def build_encoder(
-    config: PretrainedConfig, padding: str, layer: int | str = -1, own: str | None = None
-) -> EncoderAdapter:
-    """An encoder of random weights from its config."""
-    adapter = adapter_for(config, own)
-    return adapter(config, _model_class(config)._from_config(adapter.encoder_config(config)), padding, layer)
+def build_encoder(config) -> EncoderAdapter:
+    """An encoder of random weights, as the model's config describes it."""
+    adapter = adapter_for(config.audio_config, config.encoder_file)
+    encoder = _model_class(config.audio_config)._from_config(adapter.encoder_config(config.audio_config))
+    return adapter(config.audio_config, encoder, config.encoder_padding, config.encoder_layer)
 
 
 def load_encoder(

@@ -71,9 +71,7 @@ class ASRModel(PreTrainedModel):
         adapters: dict | None = None,
     ):
         super().__init__(config)
-        encoder = encoder or build_encoder(
-            config.audio_config, config.encoder_padding, config.encoder_layer, config.encoder_file
-        )
+        encoder = encoder or build_encoder(config)
         language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
         config.encoder_dim, config.llm_dim = _dimensions(encoder, language_model)
         self.encoder, self.language_model = encoder, language_model

@@ -14,20 +14,23 @@ CODE = [HERE, HERE.parent / "audio"][: 1 + IN_THE_PACKAGE]  # the folders that e
 _ABSOLUTE_IMPORT = re.compile(r"(?m)^from tiny_audio(?:\.model|\.audio)?(?:\.(\w+))? import")
 
 
-def find_class(registry: dict[str, type], name: str, shipped: str, own: str | None = None) -> type | None:
-    """The class of that name; unknown so far, the user's own file is run, then the package's folder of them imported."""
+def find_class(registry: dict[str, type], name: str, shipped: str, own: str | None, unknown: str) -> type:
+    """The class of that name; to find it the user's own file is run, then the package's imported (ValueError: none)."""
     if name not in registry and own and Path(own).is_file():
         run_plugin(Path(own))
     if name not in registry and IN_THE_PACKAGE:
         importlib.import_module(f"..{shipped}", __package__)
-    return registry.get(name)
+    if name not in registry:
+        kind = shipped.removesuffix("s")
+        raise ValueError(
+            f"{unknown} {name!r}; known: {', '.join(sorted(registry))}. Your own needs {kind}_file, a local file like "
+            f"my_{kind}.py (from the Hub: AutoModel and trust_remote_code=True)."
+        )
+    return registry[name]
 
 
 def run_plugin(file: Path) -> None:
-    """Run a file as a module of this package: the copy in a checkpoint imports its siblings.
-
-    ValueError: a bad name, or what its code raised.
-    """
+    """Run a file as a module of this package: the copy in a checkpoint imports its siblings. ValueError: it cannot be."""
     name = f"{__package__}.{file.stem}"
     if file.suffix != ".py" or not file.stem.isidentifier() or any((home / file.name).exists() for home in CODE):
         raise ValueError(f"{file} cannot lie beside the model's own files; give it another name, like my_projector.py.")

@@ -50,9 +50,4 @@ PROJECTOR_CLASSES: dict[str, type[nn.Module]] = {}  # by projector_type
 def build_projector(config) -> nn.Module:
     """The projector that `config.projector_type` names (ValueError: none), shipped or in `config.projector_file`."""
     kind, own = config.projector_type, config.projector_file
-    if not find_class(PROJECTOR_CLASSES, kind, "projectors", own):
-        raise ValueError(
-            f"Unknown projector_type {kind!r}; known: {', '.join(sorted(PROJECTOR_CLASSES))}. Your own needs "
-            "projector_file, a local file like my_projector.py (from the Hub: AutoModel and trust_remote_code=True)."
-        )
-    return PROJECTOR_CLASSES[kind](config)
+    return find_class(PROJECTOR_CLASSES, kind, "projectors", own, "Unknown projector_type")(config)
