@@ -70,7 +70,7 @@ def _differences(axes: Axes, names: Sequence[str], rates: np.ndarray) -> None:
 
 def _histogram(axes: Axes, values: np.ndarray, colour: str, label: str) -> None:
     bins = np.arange(np.floor(values.min()), np.ceil(values.max()) + 2 * BIN, BIN)
-    axes.hist(values, bins=bins, color=colour, alpha=0.5, label=label)
+    axes.hist(values, bins=bins.tolist(), color=colour, alpha=0.5, label=label)
 
 
 def word_order(runs: Sequence[Run]) -> Figure:
