@@ -17,7 +17,7 @@ def problems_of_commands(block: Block) -> Iterator[str]:
                 parse(words[1:])
                 if not block.runs:
                     compose(words)
-            except Exception as error:  # of any kind: wrong usage, unknown settings, types that do not fit
+            except Exception as error:  # noqa: BLE001 - wrong usage, unknown settings, types that do not fit
                 yield f"{block}: {shlex.join(words)}: {error}"
 
 

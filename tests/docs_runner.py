@@ -9,6 +9,7 @@ import tempfile
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Self
 
 from docs_blocks import Block, logical_lines
 
@@ -31,7 +32,7 @@ class Runner:
         self.folder, self.environment = folder, environment
         self._served: ExitStack | None = None
 
-    def __enter__(self) -> "Runner":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,13 +89,14 @@ class Running:
 
     def __init__(self, runner: Runner, block: Block, code: str):
         self.block, self.code = block, code
-        self._file = tempfile.TemporaryFile()  # not a pipe: a process in the background would keep that open
+        # Not a pipe, which a process in the background would keep open.
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._process = subprocess.Popen(
             [*SHELL[block.language], code], cwd=runner.folder, env=runner.environment, process_group=0,
             stdin=subprocess.DEVNULL, stdout=self._file, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    def __enter__(self) -> "Running":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

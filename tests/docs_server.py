@@ -34,7 +34,10 @@ sys.exit(code if code >= 0 else 128 - code)
 def serve(address: str) -> None:
     """A supervisor for each client, which tells it the child's number and exit code; returns in that child."""
     # Nothing is computed here, since threads do not survive a fork.
-    import accelerate, datasets, jiwer, peft, torch  # noqa: E401, F401
+    import datasets  # noqa: F401
+    import jiwer  # noqa: F401
+    import peft  # noqa: F401
+    import torch  # noqa: F401
     from transformers import AutoModelForCausalLM, GlmAsrEncoder, Qwen3ForCausalLM, Trainer  # noqa: F401
 
     import tiny_audio.evaluation
@@ -80,7 +83,7 @@ def become(asked: dict, files: list[int]) -> None:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - as Python ends
         sys.excepthook(*sys.exc_info())
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
@@ -107,7 +110,7 @@ def run_python(arguments: list[str]) -> None:
     elif how in ("-c", "-"):
         code = rest.pop(0) if how == "-c" else sys.stdin.read()
         sys.argv = [how, *rest]
-        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
     else:
         runpy.run_path(how, run_name="__main__")
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 import yaml
@@ -57,11 +57,16 @@ def run_all(runner: Runner, blocks: list[Block]) -> None:
     for block in blocks:
         if "../shared/" in block.code and not (REPOSITORY.parent / "shared").is_dir():
             pytest.skip("no ../shared beside the checkout")
-        try:
-            runner.run(block)
-        except BlockFailed as failure:
-            pytest.fail(str(failure), pytrace=False)
-    runner.stop_serving()
+        none_of(failure_of(runner.run, block))
+    none_of(failure_of(runner.stop_serving))
+
+
+def failure_of(run: Callable, *arguments: object) -> list[str]:
+    try:
+        run(*arguments)
+    except BlockFailed as failure:
+        return [str(failure)]
+    return []
 
 
 def none_of(problems: Iterable[str]) -> None:
