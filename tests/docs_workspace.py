@@ -60,7 +60,7 @@ def environment(commands: Commands, home: Path) -> dict[str, str]:
         "TERM": "dumb",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
+        "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",  # its threads would not survive the fork
     }
 

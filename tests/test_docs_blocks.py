@@ -12,6 +12,7 @@ import pytest
 import yaml
 from docs_blocks import REPOSITORY, Block, blocks_of, pages, problems_of
 from docs_commands import problems_of_commands
+from docs_mentions import problems_of_mentions
 from docs_runner import BlockFailed, Runner
 from docs_workspace import Commands, environment, make_material, make_workspace
 
@@ -103,6 +104,11 @@ def test_page_keeps_the_convention(page):
 def test_commands_parse_and_trainings_compose(page):
     bash = [block for block in blocks_of(page) if block.language == "bash" and "fails" not in block.markers]
     none_of(problem for block in bash for problem in problems_of_commands(block))
+
+
+@pytest.mark.parametrize("page", pages())
+def test_what_is_mentioned_exists(page):
+    none_of(problems_of_mentions(page))
 
 
 @pytest.mark.parametrize("page", pages())

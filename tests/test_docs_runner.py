@@ -8,6 +8,7 @@ import psutil
 import pytest
 from docs_blocks import blocks_of, commands_of, problems_of
 from docs_commands import problems_of_commands
+from docs_mentions import problems_of_mentions
 from docs_runner import BlockFailed, Runner
 
 PAGE = """# A page
@@ -187,3 +188,40 @@ def test_a_job_in_the_background_ends_with_its_block(runner):
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(number)
         assert process.status() == psutil.STATUS_ZOMBIE or process.wait(10) is None
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("`ta evaluate`", "no command evaluate in `ta`"),
+        ("`ta remote pods liste POD`", "no command liste in `ta remote pods`"),
+        ("`ta eval --modell nano`", "no option --modell in `ta eval`"),
+        ("`ta remote train --host H --experimnt x`", "no option --experimnt"),
+        ("| `ta train training.max_step=3` |\n| --- |", "no setting"),
+        ("`ta train --experiment productoin`", "no experiment"),
+        ("`--no-such-option`", "no command has"),
+        ("`training.augment.noise=1`", "no such setting"),
+        ("`data.max_second`", "no such setting"),
+        ("`configs/experiments/none.yaml`", "no such file"),
+        ("`tests/test_none.py::test_x`", "no such file"),
+        ("`training/none.py`", "no file of this name"),
+        ("`tiny_audio.model.Nothing`", "no such name"),
+        ("`make none`", "Makefile"),
+        ("[x](docs/none.md)", "no such file"),
+        ("[x](docs/speed.md#none)", "no such heading"),
+        ("# A b\n[x](#a-c)", "no such heading"),
+    ],
+)
+def test_a_mention_of_what_does_not_exist_is_found(text, said):
+    problems = list(problems_of_mentions("page.md", text))
+    assert len(problems) == 1 and said in problems[0]
+
+
+def test_mentions_of_what_exists_have_no_problem():
+    text = """# What it is: `ta`, and 2
+
+    `ta eval -m NAME … --limit N`, `ta remote train --detach --experiment mosa`, `ta dev test -k x`, `ta analysis slices RUN [--by COLUMN]…`
+    `training.augment.`, `data.seed=3`, `model.safetensors`, `configs/data/NAME.yaml`, `tests/test_*.py`, `training/feed.py`
+    `tiny_audio.embedded("nano")`, `make test`, `outputs/eval/`, [x](#what-it-is-ta-and-2), [y](README.md), [z](https://example.org/none)
+    """
+    assert not list(problems_of_mentions("page.md", text.replace("\n    ", "\n")))
