@@ -205,7 +205,7 @@ def problem_of_link(page: str, href: str, text: str) -> str:
     if parts.scheme or parts.netloc:
         return ""
     target = (REPOSITORY / page).parent / unquote(parts.path) if parts.path else REPOSITORY / page
-    if not target.exists():
+    if parts.path and not target.exists():
         return "no such file"
     if not target.resolve().is_relative_to(REPOSITORY):
         return "outside the checkout"

@@ -220,7 +220,7 @@ def test_a_mention_of_what_does_not_exist_is_found(text, said):
 def test_mentions_of_what_exists_have_no_problem():
     text = """# What it is: `ta`, and 2
 
-    `ta eval -m NAME … --limit N`, `ta remote train --detach --experiment mosa`, `ta dev test -k x`, `ta analysis slices RUN [--by COLUMN]…`
+    `ta eval -m NAME … -n 10`, `ta remote train --detach --experiment mosa`, `ta dev test -k x`, `ta analysis slices RUN [--by COLUMN]…`
     `training.augment.`, `data.seed=3`, `model.safetensors`, `configs/data/NAME.yaml`, `tests/test_*.py`, `training/feed.py`
     `tiny_audio.embedded("nano")`, `make test`, `outputs/eval/`, [x](#what-it-is-ta-and-2), [y](README.md), [z](https://example.org/none)
     """
