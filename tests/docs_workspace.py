@@ -7,18 +7,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from docs_blocks import REPOSITORY
+from docs_blocks import REPOSITORY, Block
 from docs_server import CLIENT
 
 COPIED = ("configs", "docs", "examples", "recipes")  # what documented commands write into; all else is linked
 LEFT_OUT = (".git", ".venv", "outputs", "runs", "build", "dist", "site")
 CLIPS = {"train": 40, "validation": 8, "test": 8}  # of my_recordings
 SAMPLING_RATE = 16_000  # Hz
-TRAIN = (
-    "ta train -d my_recordings --output-dir runs/mine model.pretrained=nano training.max_steps=4 training.dtype=fp32"
-)
+RUN = "runs/mine"
+TRAIN = f"ta train -d my_recordings --output-dir {RUN} model.pretrained=nano training.max_steps=4"
 
 
 class Commands:
@@ -65,8 +65,11 @@ def environment(commands: Commands, home: Path) -> dict[str, str]:
     }
 
 
-def make_workspace(folder: Path, material: Path | None = None) -> Path:
-    """A folder like a checkout, with what lies in `material` besides; `shared` is beside it where it is beside the checkout."""
+def make_workspace(folder: Path, material: Path | None = None, blocks: Sequence[Block] = ()) -> Path:
+    """A folder like a checkout, with what lies in `material` besides, but for the run that these blocks make themselves.
+
+    `shared` is beside it where it is beside the checkout.
+    """
     workspace = folder / "tiny-audio"
     workspace.mkdir(parents=True)
     for entry in REPOSITORY.iterdir():
@@ -78,14 +81,21 @@ def make_workspace(folder: Path, material: Path | None = None) -> Path:
         (folder / "shared").symlink_to(shared.resolve())
     if material is not None:
         shutil.copytree(material, workspace, dirs_exist_ok=True)
+        if any(f"--output-dir {RUN}" in block.code for block in blocks):
+            shutil.rmtree(workspace / RUN)
     return workspace
 
 
 def make_material(folder: Path, commands: Commands) -> Path:
     """`my_recordings/`, `talk.mp3`, and `runs/mine`: a finished run of a few steps, from nano."""
+    from data_helpers import encoded
+
+    from tiny_audio.audio.reading import load_audio
+
     folder.mkdir(parents=True)
     write_recordings(folder / "my_recordings")
-    write_talk(folder / "talk.mp3", sorted((folder / "my_recordings/test").glob("*.ogg")))
+    talk = load_audio(folder / "my_recordings/test/000.ogg")
+    (folder / "talk.mp3").write_bytes(encoded(talk, "mp3", "libmp3lame", SAMPLING_RATE))
     train = subprocess.run(
         TRAIN.split(), cwd=folder, env=environment(commands, commands.home), capture_output=True, text=True, check=False
     )
@@ -108,15 +118,3 @@ def write_recordings(folder: Path) -> None:
             for number, row in enumerate(rows):
                 (folder / split / f"{number:03}.ogg").write_bytes(row["audio"]["bytes"])
                 table.writerow([f"{number:03}.ogg", row["text"]])
-
-
-def write_talk(file: Path, clips: list[Path]) -> None:
-    """The clips one after the other, half a second apart, as MP3."""
-    import numpy as np
-    from data_helpers import encoded
-
-    from tiny_audio.audio.reading import load_audio
-
-    pause = np.zeros(SAMPLING_RATE // 2, np.float32)
-    samples = np.concatenate([part for clip in clips for part in (load_audio(clip), pause)])
-    file.write_bytes(encoded(samples, "mp3", "libmp3lame", SAMPLING_RATE))

@@ -48,10 +48,10 @@ def course_runner(tmp_path_factory, commands):
         yield runner
 
 
-def runner_in(folder, commands, material=None) -> Runner:
+def runner_in(folder, commands, material=None, blocks=()) -> Runner:
     home = folder / "home"
     home.mkdir()
-    return Runner(make_workspace(folder, material), environment(commands, home))
+    return Runner(make_workspace(folder, material, blocks), environment(commands, home))
 
 
 def run_all(runner: Runner, blocks: list[Block]) -> None:
@@ -78,15 +78,16 @@ def none_of(problems: Iterable[str]) -> None:
 @pytest.mark.parametrize("page", [page for page in pages() if fast_blocks(page)])
 def test_page_runs(page, commands, tmp_path, request):
     material = None if page in CLASSES else request.getfixturevalue("material")
-    with runner_in(tmp_path, commands, material) as runner:
+    with runner_in(tmp_path, commands, material, fast_blocks(page)) as runner:
         run_all(runner, fast_blocks(page))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in pages() if has_slow(page) and page not in CLASSES])
 def test_whole_page_runs(page, commands, material, tmp_path):
-    with runner_in(tmp_path, commands, material) as runner:
-        run_all(runner, [block for block in blocks_of(page) if block.runs])
+    blocks = [block for block in blocks_of(page) if block.runs]
+    with runner_in(tmp_path, commands, material, blocks) as runner:
+        run_all(runner, blocks)
 
 
 @pytest.mark.slow
