@@ -2,6 +2,8 @@
 
 import shlex
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 
 import typer
 from docs_blocks import Block, commands_of
@@ -36,7 +38,8 @@ def parse(arguments: list[str]) -> None:
 def leftover(command, name: str, arguments: list[str]) -> list[str]:
     """What a command, or the one of its group that is named, cannot parse."""
     try:
-        context = command.make_context(name, list(arguments))
+        with redirect_stdout(StringIO()):  # of options that answer at once, such as --list
+            context = command.make_context(name, list(arguments))
     except typer.Exit:  # --help, --version
         return []
     if hasattr(command, "resolve_command"):

@@ -25,9 +25,9 @@ FOREIGN = {
 }
 FOLDERS = ("configs", "tiny_audio", "docs", "recipes", "tests", "benchmarks", "examples", "docker", ".ci", ".github")
 PLACEHOLDER = re.compile(r"[A-Z]{2,}|^[A-Z]$|…|\.\.\.|[<\[{]")
-OPTION = re.compile(r"--?[a-z][\w-]*")
+OPTION = re.compile(r"-[a-zA-Z]\b(?!-)|--[a-z][\w-]*")
 SETTING = re.compile(r"(model|data|training)\.([a-z_.]+)(=.*)?")
-SUFFIXES = ("py", "safetensors", "json", "yaml", "csv", "parquet")  # `model.safetensors` is a file
+SUFFIXES = ("py", "safetensors", "json", "yaml", "csv", "parquet", "bin")  # `model.safetensors` is a file
 THROUGH = {("remote", "train"): ("train",), ("remote", "eval"): ("eval",)}  # whose options go on to another command
 
 
@@ -69,7 +69,7 @@ def words_of(mention: str) -> list[str]:
 
 def problems_of_word(word: str) -> Iterator[str]:
     if setting := SETTING.fullmatch(word):
-        if setting[2] not in SUFFIXES and not is_setting(setting[1], setting[2]):
+        if setting[2] not in SUFFIXES and not is_setting(setting[1], setting[2]) and not is_of_the_model(word):
             yield "no such setting"
     elif re.fullmatch(r"tiny_audio(\.\w+)+(\(.*)?", word):
         if not is_name(word.split("(")[0]):
@@ -77,7 +77,7 @@ def problems_of_word(word: str) -> Iterator[str]:
     elif word.split("/")[0] in FOLDERS and "/" in word:
         if not exists(word):
             yield "no such file"
-    elif re.fullmatch(r"[\w/]+\.py", word) and not word.startswith("my_") and not is_file_of_ours(word):
+    elif re.fullmatch(r"\w+/[\w/]+\.py", word) and not is_file_of_ours(word):
         yield "no file of this name"
 
 
@@ -143,7 +143,7 @@ def all_options() -> set[str]:
         for name in getattr(command_at(path), "commands", None) or ():
             yield from below([*path, name])
 
-    return {option for name in COMMANDS for option in below([name])}
+    return {option for name in COMMANDS for option in below([name])} | (options_of([]) or set())
 
 
 def is_setting(section: str, key: str) -> bool:
@@ -179,6 +179,13 @@ def exists(path: str) -> bool:
         (parts[:n] for n, part in enumerate(parts) if PLACEHOLDER.search(part) and "README" not in part), parts
     )
     return any(REPOSITORY.glob("/".join(fixed)))
+
+
+def is_of_the_model(word: str) -> bool:
+    """`model.transcribe` is a method in Python."""
+    from tiny_audio import ASRModel
+
+    return word.startswith("model.") and hasattr(ASRModel, word.removeprefix("model."))
 
 
 @cache

@@ -221,7 +221,8 @@ def test_mentions_of_what_exists_have_no_problem():
     text = """# What it is: `ta`, and 2
 
     `ta eval -m NAME … -n 10`, `ta remote train --detach --experiment mosa`, `ta dev test -k x`, `ta analysis slices RUN [--by COLUMN]…`
-    `training.augment.`, `data.seed=3`, `model.safetensors`, `configs/data/NAME.yaml`, `tests/test_*.py`, `training/feed.py`
+    `training.augment.`, `data.seed=3`, `model.safetensors`, `configs/data/NAME.yaml`, `tests/test_*.py`, `training/feed.py`, `model.transcribe`
+    `-speech`, `-w 8`, `--version`, `my_own.py`
     `tiny_audio.embedded("nano")`, `make test`, `outputs/eval/`, [x](#what-it-is-ta-and-2), [y](README.md), [z](https://example.org/none)
     """
     assert not list(problems_of_mentions("page.md", text.replace("\n    ", "\n")))
