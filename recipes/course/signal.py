@@ -116,7 +116,7 @@ def pieces_of(ids: list[int]) -> list[str]:
 
 def readable(piece: str) -> str:
     """A token as people read it: Ġ stands for the space before a word."""
-    return piece.replace("Ġ", "␣").replace("<|im_end|>", "end")
+    return piece.replace("Ġ", "␣").replace("<|im_end|>", "(end)")
 
 
 def spread(values: np.ndarray) -> np.ndarray:
