@@ -440,9 +440,12 @@ def spoilt_clips() -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*DRAWINGS, []], metavar="FIGURE", help=", ".join(DRAWINGS))
+    parser.add_argument("names", nargs="*", metavar="FIGURE", help=", ".join(DRAWINGS))
+    names = parser.parse_args().names or list(DRAWINGS)
+    if unknown := [name for name in names if name not in DRAWINGS]:
+        parser.error(f"no figure {unknown[0]}; there are {', '.join(DRAWINGS)}")
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for name in parser.parse_args().names or DRAWINGS:
+    for name in names:
         with matplotlib.rc_context(STYLE):
             figure = DRAWINGS[name]()
             figure.savefig(IMAGES / f"{name}.svg", metadata={"Date": None}, dpi=150)
