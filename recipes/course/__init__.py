@@ -1,0 +1,1 @@
+"""The figures of the course in docs/course, drawn from real runs."""
