@@ -40,29 +40,27 @@ IMAGES = Path("docs/course/images")
 PROJECTORS_TABLE = Path("docs/projectors.md")
 CLIP, SPOKEN = "send-a-message-to-jack.ogg", "send a message to jack"
 BLUE, ORANGE, GREEN, RED, GREY = "#1f6fb4", "#e08214", "#2a8a4a", "#c0392b", "#8a8a8a"  # readable on white
-SHORT = ("training.max_steps=100", "training.logging_steps=5", "training.eval_steps=50")
-RUNS: dict[str, tuple[str, ...]] = {
-    "first": ("training.logging_steps=5", "training.eval_steps=50"),
-    # The first 50 steps of `first`, its warm-up, and 10 more at the full rate.
-    "cliff": (
-        "training.max_steps=60",
-        "training.lr_scheduler=constant",
-        "training.logging_steps=1",
-        "training.eval_steps=2",
-    ),
+CACHED = "training.cache_features=true"  # the runs share the frozen encoder's frames
+SHORT = ("training.max_steps=100", "training.logging_steps=5", "training.eval_steps=50", CACHED)
+FEW = (
+    "data.max_train_samples=30",
+    "training.max_steps=200",
+    "training.logging_steps=5",
+    "training.eval_steps=20",
+    CACHED,
+)
+NEAR = ("training.max_steps=60", "training.lr_scheduler=constant", "training.logging_steps=1", "training.eval_steps=2")
+RUNS: dict[str, tuple[str, ...]] = {  # overrides of `ta train --experiment quickstart`
+    "first": (),
+    "cliff": NEAR,  # the first 50 steps of `first`, its warm-up, and 10 more at the full rate
     "mlp": SHORT,
-    "qformer": (*SHORT, "model.projector_type=qformer"),
     "moe": (*SHORT, "model.projector_type=moe"),
+    "qformer": (*SHORT, "model.projector_type=qformer"),
     "unscaled": SHORT,  # as mlp, but for the scale at the start
     "rate-1e-5": (*SHORT, "training.learning_rate=1e-5"),
     "rate-1e-4": (*SHORT, "training.learning_rate=1e-4"),
     "rate-0.5": (*SHORT, "training.learning_rate=0.5"),
-    "few": (
-        "data.max_train_samples=30",
-        "training.max_steps=200",
-        "training.logging_steps=5",
-        "training.eval_steps=20",
-    ),
+    "few": FEW,
 }
 UNSCALED = "unscaled"
 Log = list[dict[str, Any]]
