@@ -56,13 +56,19 @@ RUNS: dict[str, tuple[str, ...]] = {  # overrides of `ta train --experiment quic
     "mlp": SHORT,
     "moe": (*SHORT, "model.projector_type=moe"),
     "qformer": (*SHORT, "model.projector_type=qformer"),
-    "unscaled": SHORT,  # as mlp, but for the scale at the start
+    "unscaled": SHORT,  # these three as mlp, but for the scale at the start
+    "large": SHORT,
+    "small": SHORT,
     "rate-1e-5": (*SHORT, "training.learning_rate=1e-5"),
     "rate-1e-4": (*SHORT, "training.learning_rate=1e-4"),
     "rate-0.5": (*SHORT, "training.learning_rate=0.5"),
     "few": FEW,
 }
-UNSCALED = "unscaled"
+STARTS: dict[str, float | None] = {
+    "unscaled": None,
+    "large": 30,
+    "small": 1 / 30,
+}  # times the tokens' RMS; None: as made
 Log = list[dict[str, Any]]
 
 
@@ -74,7 +80,7 @@ def logged(runs: Path, name: str) -> Log:
     if not entries or entries[-1]["step"] < settings.training.max_steps:
         shutil.rmtree(folder, ignore_errors=True)
         with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as own:
-            own.submit(_train, settings, name == UNSCALED).result()
+            own.submit(_train, settings, STARTS.get(name, 1)).result()
         entries = _read(file)
     return entries
 
@@ -83,11 +89,19 @@ def _read(file: Path) -> Log:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def _train(settings: Any, unscaled: bool) -> None:
-    if unscaled:
-        from tiny_audio.training import run
+def _train(settings: Any, start: float | None) -> None:
+    """A run; with another scale of the first audio than that of the token embeddings, if one is given."""
+    from tiny_audio.training import run
 
-        run.match_embedding_scale = lambda model, speech=None: None
+    matched = run.match_embedding_scale
+
+    def scaled(model: Any, speech: Any = None) -> None:
+        if start is not None:
+            matched(model, speech)
+            model.projector.norm_2.weight.data.mul_(start)
+
+    if start != 1:
+        run.match_embedding_scale = scaled
     train(settings)
 
 
@@ -179,11 +193,12 @@ def scale(runs: Path) -> Figure:
     sizes.text(0.98, 0.8, "audio tokens,\nnot scaled", color=RED, ha="right", transform=sizes.get_xaxis_transform())
     sizes.set(xlabel="root mean square of an embedding", ylabel="tokens of the table", xlim=(0, 1.1))
     sizes.set_title("768 token embeddings of nano", size=10)
-    for name, label, colour in (("mlp", "scaled to the token embeddings", BLUE), (UNSCALED, "not scaled", RED)):
-        steps, values = column(logged(runs, name), "loss")
-        losses.plot(steps, values, color=colour, label=label)
+    starts = {"mlp": ("as the tokens", BLUE), "unscaled": ("5 times (not scaled)", RED), "large": ("30 times", GREEN),
+              "small": ("a thirtieth", ORANGE)}  # fmt: skip
+    for name, (label, colour) in starts.items():
+        losses.plot(*column(logged(runs, name), "loss"), color=colour, label=label)
     losses.set(xlabel="step", ylabel="training loss", ylim=(0, None))
-    losses.set_title("the same run from both starts", size=10)
+    losses.set_title("the same run, begun at other sizes", size=10)
     losses.legend()
     return figure
 
