@@ -85,6 +85,7 @@ def test_commands_are_found_between_pipes_and_over_lines():
         (page("x", "text", "<!-- slow -->"), "before no bash"),
         ("<details>\n```bash\nls\n```\n</details>\n", "inside HTML"),
         (page("ta eval", marker="<!-- checkout -->"), "`checkout` is for"),
+        (page("make test"), "mark it `checkout`"),
     ],
 )
 def test_what_breaks_the_convention_is_said(text, said):
