@@ -20,7 +20,8 @@ LANGUAGES = (*RUNNABLE, "yaml", "json", "toml", "markdown", "text")
 MARKERS = ("slow", "gpu", "network", "serves", "fails", "checkout")
 NOT_RUN = {"gpu", "network", "checkout"}
 COMBINATIONS = ({"slow", "serves"}, {"slow", "fails"}, {"gpu", "network"})
-TOOLS = ("git", "pre-commit", ".", "cd")  # beside `ta dev` and make, in a block marked `checkout`
+TOOLS = ("make", "git", "pre-commit", ".", "cd")  # beside `ta dev`, in a block marked `checkout`
+OF_CHECKOUT = ("format", "precommit", "test", "check", "docs", "nano", "release")  # of `ta dev`: what tests do not run
 KEYWORDS = ("if", "then", "else", "while", "do", "time", "!")
 COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
 
@@ -119,10 +120,10 @@ def problems_of_block(block: Block) -> Iterator[str]:
 def problems_of_checkout(block: Block) -> Iterator[str]:
     """Tools of development are not run by the tests that they run; nothing else hides behind their marker."""
     for words in commands_of(block):
-        of_development = words[:2] == ["ta", "dev"] or words[0] == "make"
-        if "checkout" in block.markers and not of_development and words[0] not in TOOLS:
-            yield f"`checkout` is for `ta dev`, make, {', '.join(TOOLS)} alone: {shlex.join(words)}"
-        if block.runs and of_development:
+        ours = words[:2] == ["ta", "dev"]
+        if "checkout" in block.markers and not ours and words[0] not in TOOLS:
+            yield f"`checkout` is for `ta dev`, {', '.join(TOOLS)} alone: {shlex.join(words)}"
+        if block.runs and (words[0] == "make" or (ours and words[2:3] and words[2] in OF_CHECKOUT)):
             yield f"mark it `checkout`: {shlex.join(words)}"
 
 
