@@ -20,6 +20,8 @@ LANGUAGES = (*RUNNABLE, "yaml", "json", "toml", "markdown", "text")
 MARKERS = ("slow", "gpu", "network", "serves", "fails", "checkout")
 NOT_RUN = {"gpu", "network", "checkout"}
 COMBINATIONS = ({"slow", "serves"}, {"slow", "fails"}, {"gpu", "network"})
+TOOLS = ("make", "git", "pre-commit", ".", "cd")  # beside `ta dev`, in a block marked `checkout`
+OF_CHECKOUT = ("format", "precommit", "test", "check", "docs", "nano", "release")  # of `ta dev`: what tests do not run
 KEYWORDS = ("if", "then", "else", "while", "do", "time", "!")
 COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
 
@@ -111,12 +113,18 @@ def problems_of_block(block: Block) -> Iterator[str]:
         yield f"unknown marker {' '.join(sorted(unknown))}; known: {', '.join(MARKERS)}"
     if len(block.markers) > 1 and block.markers not in COMBINATIONS:
         yield f"the markers {' '.join(sorted(block.markers))} do not go together"
-    if "checkout" in block.markers and (other := [line for line in commands_of(block) if not of_checkout(line)]):
-        yield f"`checkout` is for `ta dev`, `make` and `git` alone: {shlex.join(other[0])}"
+    if block.language == "bash":
+        yield from problems_of_checkout(block)
 
 
-def of_checkout(words: list[str]) -> bool:
-    return words[:2] == ["ta", "dev"] or words[0] in ("make", "git")
+def problems_of_checkout(block: Block) -> Iterator[str]:
+    """Tools of development are not run by the tests that they run; nothing else hides behind their marker."""
+    for words in commands_of(block):
+        ours = words[:2] == ["ta", "dev"]
+        if "checkout" in block.markers and not ours and words[0] not in TOOLS:
+            yield f"`checkout` is for `ta dev`, {', '.join(TOOLS)} alone: {shlex.join(words)}"
+        if block.runs and (words[0] == "make" or (ours and words[2:3] and words[2] in OF_CHECKOUT)):
+            yield f"mark it `checkout`: {shlex.join(words)}"
 
 
 def commands_of(block: Block) -> list[list[str]]:

@@ -59,7 +59,7 @@ def compose(words: list[str]) -> None:
     else:
         return
     if not any(word.split("=")[0] == "--resume" for word in words):  # those of the run that goes on
-        settings_of(arguments)
+        settings_of([word for word in arguments if "$" not in word])  # a shell knows what those are
 
 
 def context_of_remote(arguments: list[str]):

@@ -55,7 +55,8 @@ class Runner:
                 running.fail(f"exit code {code}")
             if "fails" in block.markers and code == 0:
                 running.fail("is marked `fails`, but does not")
-            if "fails" in block.markers and block.language == "bash" and "Traceback" in output:
+            traceback_wanted = block.language == "python" or "TA_DEBUG=1" in block.code
+            if "fails" in block.markers and not traceback_wanted and "Traceback" in output:
                 running.fail("fails with a traceback instead of a line")
             return output
 

@@ -85,6 +85,8 @@ def test_commands_are_found_between_pipes_and_over_lines():
         (page("x", "text", "<!-- slow -->"), "before no bash"),
         ("<details>\n```bash\nls\n```\n</details>\n", "inside HTML"),
         (page("ta eval", marker="<!-- checkout -->"), "`checkout` is for"),
+        (page("make test"), "mark it `checkout`"),
+        (page("ta dev lint\nta dev check"), "mark it `checkout`: ta dev check"),
     ],
 )
 def test_what_breaks_the_convention_is_said(text, said):
@@ -114,6 +116,7 @@ def test_a_command_that_does_not_exist_is_found_where_nothing_runs(code, said):
 def test_commands_that_exist_have_no_problem():
     code = (
         "ta train -d me/data --experiment transcription training.dtype=bf16\nta remote train --host pod --detach -d me/data\n"
+        "for rate in 1e-4 3e-4; do ta remote train --detach --name rate-$rate training.learning_rate=$rate; done\n"
         "ta dev test -k x\nta --version\nta eval --help"
     )
     assert not list(problems_of_commands(block(code, marker="<!-- gpu -->")))
