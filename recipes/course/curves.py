@@ -262,7 +262,7 @@ def projector_wer(runs: Path) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 3.4))
     axes.barh([name for name, *_ in rows], [wer for *_, wer in rows], color=BLUE)
     for place, (_, size, wer) in enumerate(rows):
-        axes.text(wer + 0.2, place, f"{wer} %   {size} M parameters", va="center", size=9)
+        axes.text(wer + 0.2, place, f"{wer} %, {size} M parameters", va="center", size=9)
     axes.set(xlabel="WER on quickstart's 150 test clips, per cent", xlim=(0, 20))
     axes.grid(axis="y", visible=False)
     return figure
