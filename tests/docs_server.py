@@ -34,6 +34,7 @@ sys.exit(code if code >= 0 else 128 - code)
 
 def serve(address: str) -> None:
     """A supervisor for each client, which tells it the child's number and exit code; returns in that child."""
+    tests = os.getppid()
     # Nothing is computed here, since threads do not survive a fork.
     import datasets  # noqa: F401
     import jiwer  # noqa: F401
@@ -51,7 +52,6 @@ def serve(address: str) -> None:
         door.bind(address)
         door.listen()
         door.settimeout(1)
-        tests = os.getppid()
         while os.getppid() == tests:
             with suppress(TimeoutError):
                 link, _ = door.accept()
