@@ -159,6 +159,13 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys, arguments, message):
     assert message in error
 
 
+def test_a_dataset_is_not_copied_into_itself(folder, capsys):
+    before = sorted(folder.rglob("*"))
+    assert run(["data", "prepare", str(folder), f"{folder}/."]) == 1
+    assert "is the dataset itself; expected another folder" in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_flac_is_exact_to_16_bits():
     from tiny_audio.audio.reading import load_audio
 

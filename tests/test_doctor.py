@@ -2,6 +2,7 @@
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
 
 from packaging.requirements import Requirement
 
@@ -34,6 +35,11 @@ def test_a_package_out_of_range_is_named_with_its_version():
     assert str(requirement) == "torch<1"
     assert doctor._problem(Requirement("no-such-package>=1"))[0] == "no-such-package is not installed"
     assert doctor._problem(Requirement("torch>=2")) is None
+
+
+def test_every_extra_of_commands_is_looked_at():
+    extras = {name for name in metadata.metadata("tiny-audio").get_all("Provides-Extra") if name not in ("dev", "docs")}
+    assert set(doctor.EXTRAS) == extras
 
 
 def test_the_requirements_of_an_extra_are_what_it_adds():

@@ -373,7 +373,9 @@ def test_code_of_a_hub_checkpoint_does_not_run_unasked(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("raise AssertionError('this ran')")
     config = ASRConfig(encoder_dim=8, llm_dim=8, projector_type="mine", projector_file="someone/model/mine.py")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="known: mlp, .*from the Hub: .*trust_remote_code"):
+    with pytest.raises(
+        ValueError, match="known: mlp, .*someone/model/mine.py is no file here.*from the Hub: .*trust_remote_code"
+    ):
         build_projector(config)
 
 

@@ -190,7 +190,8 @@ def test_the_agents_key_is_shown(server, tmp_path, monkeypatch):
 
 def test_a_wrong_port_a_wrong_name_and_something_else_that_answers(server):
     assert "Nothing answers at" in refusal(server.target(port=free_port()))
-    assert "is not known here" in refusal(server.target(host="no-such-host.invalid"))
+    assert "is not known here" in (said := refusal(server.target(host="no-such-host.invalid")))
+    assert "of `ta remote add`: " in said
     with socket.create_server(("127.0.0.1", 0)) as other:
         threading.Thread(target=lambda: other.accept()[0].sendall(b"HTTP/1.1 400 Bad\r\n\r\n"), daemon=True).start()
         assert "does not speak SSH" in refusal(server.target(port=other.getsockname()[1]))

@@ -505,3 +505,12 @@ def test_the_live_bar_fits_a_narrow_terminal(capsys, monkeypatch):
         bar.advance(3, "loss 5.659 · lr 1.4e-03 · grad 0.19 · 186 audio-s/s · WER 100.0 %")
     shown = capsys.readouterr().err
     assert "3/30" in shown and "186 audio-s/s · WER 100.0 %" in shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]], ids=["train", "plan"])
+@pytest.mark.parametrize("name", ["runs/open/best", "runs/nothere"])
+def test_a_stage_upon_what_is_not_there_is_one_line(name, arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", f"model.pretrained={name}", *arguments]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error")]
+    assert f"The model {name} " in line

@@ -29,6 +29,7 @@ EXTRAS = {
     "serve": "ta serve",
     "debug": "figures of ta debug",
     "report": "figures of ta analysis report",
+    "remote": "ta remote",
     "quantize": "language models in 8 or 4 bits",
 }
 TOKENS = {

@@ -88,6 +88,8 @@ def prepare(
     """
     if config.mixture is not None:
         raise TinyAudioError("A mixture is prepared part by part; give the name or path of one of its datasets.")
+    if is_local(config) and folder.resolve() == Path(config.path).expanduser().resolve():
+        raise TinyAudioError(f"{folder} is the dataset itself; expected another folder for its copy.")
     part, form = parts_of(config)[0], form or Form()
     copies = []
     for role in roles or _roles(part):

@@ -156,7 +156,7 @@ def _decode_all(
         folder.append(results)
         errors += sum(result.word_errors for result in results)
         words += sum(result.reference_words or 0 for result in results)
-        bar.advance(len(results), f"WER {error_rate(errors, words):.2%}")
+        bar.advance(len(results), f"WER {error_rate(errors, words):.2%}" if words else "none recognised yet")
         asked = time.perf_counter()
     total = time.perf_counter() - started
     return {

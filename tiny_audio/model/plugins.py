@@ -21,10 +21,10 @@ def find_class(registry: dict[str, type], name: str, shipped: str, own: str | No
     if name not in registry and IN_THE_PACKAGE:
         importlib.import_module(f"..{shipped}", __package__)
     if name not in registry:
-        kind = shipped.removesuffix("s")
+        kind, missing = shipped.removesuffix("s"), f" {own} is no file here." if own and not Path(own).is_file() else ""
         raise ValueError(
-            f"{unknown} {name!r}; known: {', '.join(sorted(registry))}. Your own needs {kind}_file, a local file like "
-            f"my_{kind}.py (from the Hub: AutoModel and trust_remote_code=True)."
+            f"{unknown} {name!r}; known: {', '.join(sorted(registry))}.{missing} Your own needs {kind}_file, a local file "
+            f"like my_{kind}.py (from the Hub: AutoModel and trust_remote_code=True)."
         )
     return registry[name]
 

@@ -8,7 +8,7 @@ from tiny_audio.errors import TinyAudioError
 
 from .host_keys import prefer_known
 from .openssh import CONNECT_SECONDS, Hop, last_line
-from .targets import Target
+from .targets import Target, read_remotes
 
 if TYPE_CHECKING:
     from paramiko import PKey, Transport
@@ -34,8 +34,9 @@ def socket_to(hop: Hop, through: "Transport | None") -> Any:
             return sock
         return through.open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=CONNECT_SECONDS)
     except socket.gaierror as error:
+        names = ", ".join(read_remotes()) or "none"
         raise Unreachable(
-            f"{hop.host} is not known here ({error.strerror}); check the name, or the network."
+            f"{hop.host} is not known here ({error.strerror}); check the name (of `ta remote add`: {names}), or the network."
         ) from error
     except (OSError, SSHException) as error:
         reason = getattr(error, "strerror", None) or str(error) or "no answer"

@@ -23,7 +23,7 @@ from tiny_audio.model.lora import (
     import_peft,
 )
 from tiny_audio.model.modeling import ASRModel
-from tiny_audio.model_source import checkpoint_of
+from tiny_audio.model_source import ModelSource, checkpoint_of, offline_if_unreachable
 
 from .ctc import add_ctc_head
 from .schema import ModelSettings
@@ -64,7 +64,7 @@ def build_model(settings: ModelSettings) -> ASRModel:
         model = ASRModel.from_parts(asr_config(settings), **options)
     else:
         path = checkpoint_path(settings.pretrained)
-        check_quantizable(ASRConfig.from_pretrained(path), settings)
+        check_quantizable(read_config(path), settings)
         model = ASRModel.from_pretrained(path, dtype=settings.model_dtype, **options)
         if settings.model_dtype != "float32":  # the precision of the frozen parts has rounded what was trained before
             hold_trained_in_float32(model)
@@ -190,6 +190,20 @@ def checkpoint_path(name: str) -> str:
     return str(embedded(SHIPPED_MODEL)) if name == SHIPPED_MODEL else checkpoint_of(name)
 
 
+def read_config(checkpoint: str) -> ASRConfig:
+    """A checkpoint's config.
+
+    Raises:
+        TinyAudioError: it is not there, or cannot be read.
+    """
+    source = ModelSource.of(checkpoint)
+    try:
+        with offline_if_unreachable(source):
+            return ASRConfig.from_pretrained(checkpoint)
+    except OSError as error:
+        raise source.unreadable(error) from error
+
+
 def part_sizes(model: ASRModel) -> list[PartSize]:
     """Total and trainable parameters of each part."""
     return [_size(name, part) for name in PARTS if (part := getattr(model, name)) is not None]
@@ -206,7 +220,7 @@ def outline(settings: ModelSettings) -> ASRModel:
         config.audio_config = _part_config(config.audio_model_id)
         config.text_config = _part_config(config.text_model_id)
     else:
-        config = ASRConfig.from_pretrained(checkpoint_path(settings.pretrained))
+        config = read_config(checkpoint_path(settings.pretrained))
         check_quantizable(config, settings)
         apply_stage(config, settings)
     model = outline_of(config)
