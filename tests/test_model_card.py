@@ -229,7 +229,7 @@ def test_each_block_of_python_runs(tmp_path):
 
 
 def test_the_commands_parse(best):
-    from test_readme import leftover
+    from docs_commands import leftover
 
     from tiny_audio.cli.main import load_command
 

@@ -320,8 +320,9 @@ def test_unknown_variant_names_the_known():
 # ---- a user's own
 
 
-def code_blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
+def documented(pattern: str) -> str:
+    (found,) = re.findall(pattern, DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return found
 
 
 @pytest.fixture
@@ -329,7 +330,7 @@ def own_file(tmp_path):
     """The documented projector of one's own, as a file; forgotten after the test."""
     before = dict(PROJECTOR_CLASSES)
     file = tmp_path / "my_projector.py"
-    file.write_text(code_blocks("python")[0])
+    file.write_text(documented(r"cat > my_projector\.py <<'EOF'\n(.*?)EOF\n"))
     yield file
     PROJECTOR_CLASSES.clear()
     PROJECTOR_CLASSES.update(before)
@@ -403,6 +404,6 @@ def test_granite_weights_load_as_documented(tmp_path):
     others = {"model.encoder.weight": torch.zeros(2)}
     file = tmp_path / "model.safetensors"
     save_file({**{f"model.projector.{name}": tensor for name, tensor in theirs.state_dict().items()}, **others}, file)
-    exec(code_blocks("python")[1], {"file": file, "projector": ours})  # noqa: S102
+    exec(documented(r"```python\n(.*?)```"), {"file": file, "projector": ours})  # noqa: S102
     x = torch.randn(1, 33, 32)
     torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=0)
