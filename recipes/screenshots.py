@@ -186,9 +186,7 @@ def draw_evaluations(checkpoint: str) -> None:
     folders = {"nano": RUNS / "nano", checkpoint: RUNS / "quickstart"}
     for model, folder in folders.items():
         evaluate = ["eval", "-m", model, "-d", "quickstart", "--keep-audio", "--output-dir", str(folder)]
-        text = printed([*TA, *evaluate])
-        if model == "nano":
-            draw_terminal("ta eval -m nano -d quickstart", text, IMAGES / "eval.svg")
+        printed([*TA, *evaluate])
     report = RUNS / "report.html"
     subprocess.run([*TA, "analysis", "report", *map(str, folders.values()), "-o", report, "--inline-audio"], check=True)
     photograph(report, IMAGES / "report.png", DESK, "light")
