@@ -2,7 +2,7 @@
 
 python -m recipes.course.curves                       # all, into docs/course/images; trains what is missing in --runs
 python -m recipes.course.curves --only cliff --only overfit
-python -m recipes.course.curves --png /tmp/look       # PNGs too, to look at
+python -m recipes.course.curves --png look            # PNGs too, to look at
 
 The runs lie in outputs/course and are made once: about 1,800 steps of nano in all. Delete a run's folder to make it anew.
 """
